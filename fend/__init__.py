@@ -1,0 +1,1 @@
+"""Fend's library: what is trained, served and attacked. Knows no HTTP, no settings, no clock."""

@@ -1,0 +1,1 @@
+"""The living process: a FastAPI service that denoises, classifies and audits itself."""

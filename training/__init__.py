@@ -1,0 +1,1 @@
+"""Offline: data -> adversaries -> losses -> loop -> evaluate -> export."""
