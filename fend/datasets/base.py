@@ -1,0 +1,129 @@
+"""A labelled image set in memory, and the errors that reading one can raise."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fend.errors import FendError
+
+
+class DatasetError(FendError):
+    """A data set cannot be had or used."""
+
+    code: ClassVar[str] = "dataset_error"
+
+
+class UnknownDatasetError(DatasetError):
+    """No data set has this name."""
+
+    code: ClassVar[str] = "dataset_unknown"
+
+
+class MissingDatasetError(DatasetError):
+    """The data set is known, but its files are not here."""
+
+    code: ClassVar[str] = "dataset_missing"
+
+
+class CorruptDatasetError(DatasetError):
+    """A published data set's file is not the published one."""
+
+    code: ClassVar[str] = "dataset_corrupt"
+
+
+class InvalidDatasetError(DatasetError):
+    """The caller's own images or labels cannot be used as they are."""
+
+    code: ClassVar[str] = "dataset_invalid"
+
+
+class DownloadError(DatasetError):
+    """A file could not be fetched whole and unaltered."""
+
+    code: ClassVar[str] = "download_failed"
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images and their labels, all in memory; two sets are the same when their digests are.
+
+    Attributes:
+        name: where it came from, such as "mnist:test".
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,), each in [0, len(label_names)).
+        label_names: what each label is called.
+        digest: "sha256:..." over shape, pixels, labels and label names; the name is left out.
+
+    Raises:
+        InvalidDatasetError: when dtypes, shapes or label range are not as above.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    label_names: tuple[str, ...]
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._check()
+        object.__setattr__(self, "digest", self._compute_digest())
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pixels(self, indices: Tensor | slice) -> Tensor:
+        """The chosen images as float32 (len, C, H, W) in [0, 1]."""
+        return self.images[indices].to(torch.float32).div_(255)
+
+    def sample(self, count: int | None, seed: int) -> Tensor:
+        """Draw `count` indices without replacement: int64 (min(count, N),).
+
+        The same seed and digest give the same indices on every machine and version, and a smaller
+        count gives the beginning of a larger one. None, or a count of N or more, means all images
+        in their own order.
+        """
+        if count is not None and count < 1:
+            raise InvalidDatasetError(f"a sample needs at least one image, not {count}")
+        if seed < 0:
+            raise InvalidDatasetError(f"a seed is zero or more, not {seed}")
+        if count is None or count >= len(self):
+            return torch.arange(len(self))
+        # Raw bits of a named generator: numpy keeps these fixed over versions, torch.randperm is
+        # not promised to be.
+        keys = np.random.PCG64(seed).random_raw(len(self))
+        return torch.from_numpy(np.argsort(keys, kind="stable")[:count].astype(np.int64))
+
+    def subset(self, indices: Tensor | slice) -> "ImageSet":
+        """The chosen images as a set of their own: the same name and label names, its own digest."""
+        return ImageSet(self.name, self.images[indices], self.labels[indices], self.label_names)
+
+    def _check(self) -> None:
+        images, labels = self.images, self.labels
+        if images.dtype != torch.uint8 or images.ndim != 4 or 0 in images.shape:
+            raise InvalidDatasetError(
+                f"{self.name}: images must be uint8 (N, C, H, W) with nothing empty, "
+                f"not {images.dtype} {tuple(images.shape)}"
+            )
+        if labels.dtype != torch.int64 or labels.shape != (len(images),):
+            raise InvalidDatasetError(
+                f"{self.name}: {len(images)} images need int64 labels of shape ({len(images)},), "
+                f"not {labels.dtype} {tuple(labels.shape)}"
+            )
+        lowest, highest = int(labels.min()), int(labels.max())
+        if lowest < 0 or highest >= len(self.label_names):
+            raise InvalidDatasetError(
+                f"{self.name}: labels must lie in 0..{len(self.label_names) - 1}, "
+                f"but go from {lowest} to {highest}"
+            )
+
+    def _compute_digest(self) -> str:
+        header = {"shape": list(self.images.shape), "label_names": list(self.label_names)}
+        digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+        digest.update(np.ascontiguousarray(self.images.numpy()))
+        digest.update(np.ascontiguousarray(self.labels.numpy().astype("<i8")))
+        return f"sha256:{digest.hexdigest()}"
