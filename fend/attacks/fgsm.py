@@ -1,0 +1,23 @@
+"""The fast gradient sign method (Goodfellow et al. 2014; eq. 2 of the paper)."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+from torch import Tensor
+
+from fend.attacks.base import Problem
+from fend.attacks.objective import Objective
+
+
+class FGSM(BaseModel, frozen=True, extra="forbid"):
+    """One step of length epsilon from the image itself. One backward pass an image."""
+
+    name: Literal["fgsm"] = "fgsm"
+    objective: Objective = Objective()
+
+    def perturb(self, problem: Problem) -> Tensor:
+        """x + epsilon * sign(gradient); pixels with a zero gradient stay (L2: the unit gradient)."""
+        gradient, _, _ = problem.victim.gradient(
+            problem.images, lambda logits: problem.objective.values(logits, problem.labels)
+        )
+        return problem.threat.step(problem.images, gradient, problem.threat.epsilon)

@@ -1,0 +1,265 @@
+"""A model on disk: `manifest.json`, weights as safetensors, and `README.md`, its card.
+
+    models/mnist/
+      manifest.json            content (what decides answers, hashed) and about (where it comes from)
+      denoiser.safetensors
+      classifier.safetensors
+      README.md                the model card
+
+The version of a bundle is the digest of the manifest's `content`, which holds the digest of each
+weights file: two bundles with the same version answer alike. Pickle is never loaded.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from fend.errors import FendError
+from fend.images import InputSpec
+from fend.models import UnknownArchitecture, build, parameter_count
+from fend.pipeline import Defence, frozen
+
+MANIFEST = "manifest.json"
+CARD = "README.md"
+
+
+class BundleError(FendError):
+    """A bundle cannot be used."""
+
+    code = "bundle_invalid"
+
+
+class BundleMissing(BundleError):
+    """There is no bundle at that place."""
+
+    code = "bundle_missing"
+
+
+class BundleCorrupt(BundleError):
+    """A file of the bundle is not what its manifest says."""
+
+    code = "bundle_corrupt"
+
+
+class BundleIncompatible(BundleError):
+    """The files are whole, but this version of Fend cannot build a model from them."""
+
+    code = "bundle_incompatible"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Component(_Part):
+    """One network of the bundle."""
+
+    architecture: str
+    config: dict[str, Any] = {}
+    file: str = Field(pattern=r"^[a-z0-9_-]+\.safetensors$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class SuspicionRule(_Part):
+    """When the answers with and without the denoiser differ too much to be chance."""
+
+    threshold: float = Field(ge=0, le=1)
+    false_positive_rate: float = Field(ge=0, le=1)
+    """The share of clean validation images above the threshold."""
+
+
+class Content(_Part):
+    """Everything that decides an answer."""
+
+    input: InputSpec
+    labels: list[str] = Field(min_length=2)
+    denoiser: Component
+    classifier: Component
+    suspicion: SuspicionRule
+
+
+class Manifest(_Part):
+    """`manifest.json`, checked."""
+
+    format: Literal["fend-bundle/1"] = "fend-bundle/1"
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    version: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    content: Content
+    about: dict[str, Any] = {}
+    """Provenance and measurements: recipe, loss network, data digests, results. Not hashed."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle in memory, ready to answer (eval mode, no parameter gradients)."""
+
+    manifest: Manifest
+    defence: Defence
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names, by index."""
+        return self.manifest.content.labels
+
+
+def content_version(content: Content) -> str:
+    """The version of a bundle with this content."""
+    canonical = json.dumps(content.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def save_bundle(
+    folder: Path,
+    *,
+    name: str,
+    input_spec: InputSpec,
+    labels: list[str],
+    denoiser: tuple[str, dict[str, Any], nn.Module],
+    classifier: tuple[str, dict[str, Any], nn.Module],
+    suspicion: SuspicionRule,
+    about: Mapping[str, Any],
+    card: str,
+) -> Manifest:
+    """Write a bundle to `folder`, which appears whole or not at all and replaces an older one.
+
+    `denoiser` and `classifier` are (architecture, configuration, trained module).
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        content = Content(
+            input=input_spec,
+            labels=labels,
+            denoiser=_write_component(staging, "denoiser", *denoiser),
+            classifier=_write_component(staging, "classifier", *classifier),
+            suspicion=suspicion,
+        )
+        manifest = Manifest(
+            name=name, version=content_version(content), content=content, about=dict(about)
+        )
+        (staging / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+        (staging / CARD).write_text(card)
+        staging.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return manifest
+
+
+def annotate(folder: Path, about: Mapping[str, Any], card: str) -> Manifest:
+    """Replace what is said *about* a bundle (measurements, card); its version stays."""
+    manifest = read_manifest(folder).model_copy(update={"about": dict(about)})
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+    (folder / CARD).write_text(card)
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest alone, its version checked against its content; no weights are read.
+
+    Raises:
+        BundleMissing, BundleCorrupt.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleMissing(f"no bundle at {folder}: there is no {MANIFEST}")
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BundleCorrupt(f"{path}: {key}: {first['msg']}") from error
+    if content_version(manifest.content) != manifest.version:
+        raise BundleCorrupt(
+            f"{path}: the content does not match the version; it was edited after it was saved"
+        )
+    return manifest
+
+
+def load_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
+    """Verify and load a bundle.
+
+    Raises:
+        BundleMissing: no manifest or a weights file that is not there.
+        BundleCorrupt: a digest that does not match, or an unreadable file.
+        BundleIncompatible: an unknown architecture, or tensors that do not fit it.
+    """
+    manifest = read_manifest(folder)
+    denoiser = _read_component(folder, manifest.content.denoiser)
+    classifier = _read_component(folder, manifest.content.classifier)
+    defence = Defence(denoiser, classifier).to(device)
+    frozen(defence)
+    return Bundle(manifest, defence)
+
+
+def card_of(folder: Path) -> str:
+    """The model card, or an empty string where there is none."""
+    path = folder / CARD
+    return path.read_text() if path.is_file() else ""
+
+
+def summary_of(manifest: Manifest) -> dict[str, Any]:
+    """What a listing shows of a bundle."""
+    content = manifest.content
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "labels": content.labels,
+        "input": content.input.model_dump(mode="json"),
+        "denoiser": content.denoiser.architecture,
+        "classifier": content.classifier.architecture,
+    }
+
+
+def _write_component(
+    folder: Path, role: str, architecture: str, config: dict[str, Any], module: nn.Module
+) -> Component:
+    state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+    data = save(state)
+    file = f"{role}.safetensors"
+    (folder / file).write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    return Component(architecture=architecture, config=config, file=file, sha256=digest)
+
+
+def _read_component(folder: Path, component: Component) -> nn.Module:
+    path = folder / component.file
+    if not path.is_file():
+        raise BundleMissing(f"{path} is missing; copy the whole bundle again")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != component.sha256:
+        raise BundleCorrupt(f"{path} does not have the digest in the manifest; copy it again")
+    try:
+        state = load(data)
+    except SafetensorError as error:
+        raise BundleCorrupt(f"{path} is not a safetensors file: {error}") from error
+    try:
+        module = build(component.architecture, component.config)
+        module.load_state_dict(state)
+    except (UnknownArchitecture, RuntimeError) as error:
+        raise BundleIncompatible(f"{path}: {error}") from error
+    if any(not torch.isfinite(tensor).all() for tensor in state.values()):
+        raise BundleCorrupt(f"{path} holds NaN or infinite weights")
+    return module
+
+
+def describe(manifest: Manifest, defence: Defence) -> dict[str, Any]:
+    """`summary_of` with the sizes of the networks."""
+    return summary_of(manifest) | {
+        "denoiser_parameters": parameter_count(defence.denoiser),
+        "classifier_parameters": parameter_count(defence.classifier),
+    }

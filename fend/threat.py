@@ -1,0 +1,90 @@
+"""What an attacker may do (`ThreatModel`) and what an attacker knows (`Knowledge`)."""
+
+import hashlib
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+Norm = Literal["linf", "l2"]
+
+MEASURE_TOLERANCE = 1e-6
+"""Float32 rounding allowed on top of epsilon when a finished perturbation is measured."""
+
+
+class Knowledge(StrEnum):
+    """Which graph the attacker's gradient goes through (the paper, section 3.1)."""
+
+    GREY_BOX = "grey_box"
+    """The classifier alone; the attacker does not know the denoiser. The paper's tables."""
+    WHITE_BOX = "white_box"
+    """Denoiser and classifier: the attacker knows everything. The headline of every report."""
+
+
+class ThreatModel(BaseModel, frozen=True, extra="forbid"):
+    """A ball of radius `epsilon` around each image, intersected with the pixel box [0, 1].
+
+    Images are float32 (N,C,H,W) in [0, 1]; `epsilon` is on that scale.
+    """
+
+    norm: Norm = "linf"
+    epsilon: float = Field(ge=0, le=100, allow_inf_nan=False)
+
+    def project(self, images: Tensor, perturbed: Tensor) -> Tensor:
+        """The point of the ball and the box next to `perturbed` (for L2: ball first, then box)."""
+        if self.norm == "linf":
+            lower = (images - self.epsilon).clamp_(min=0.0)
+            upper = (images + self.epsilon).clamp_(max=1.0)
+            return torch.clamp(perturbed, lower, upper)
+        delta = perturbed - images
+        length = delta.flatten(1).norm(dim=1).clamp_min(1e-12)
+        shrink = (self.epsilon / length).clamp_max(1.0).view(-1, 1, 1, 1)
+        return (images + delta * shrink).clamp_(0.0, 1.0)
+
+    def random_start(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        """A random point of the ball for each image, clipped to the box.
+
+        One seed an image, so that the start of an image does not depend on its batch.
+        Uniform in the ball for L-inf; for L2 a uniform direction with a uniform radius.
+        """
+        noise = torch.empty(images.shape, dtype=images.dtype)
+        radius = torch.empty(len(seeds))
+        for row, seed in enumerate(seeds):
+            generator = torch.Generator().manual_seed(seed)
+            if self.norm == "linf":
+                noise[row].uniform_(-1.0, 1.0, generator=generator)
+            else:
+                noise[row].normal_(generator=generator)
+                radius[row].uniform_(generator=generator)
+        if self.norm == "l2":
+            length = noise.flatten(1).norm(dim=1).clamp_min(1e-12)
+            noise = noise * (radius / length).view(-1, 1, 1, 1)
+        return self.project(images, images + self.epsilon * noise.to(images.device))
+
+    def step(self, perturbed: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+        """One ascent step of length `step_size`, steepest in this norm; not projected."""
+        if self.norm == "linf":
+            return perturbed + step_size * gradient.sign()
+        length = gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+        return perturbed + step_size * gradient / length
+
+    def measure(self, images: Tensor, perturbed: Tensor) -> Tensor:
+        """The size of each perturbation in this norm, shape (N,)."""
+        delta = (perturbed - images).flatten(1)
+        if self.norm == "linf":
+            return delta.abs().amax(dim=1)
+        return delta.norm(dim=1)
+
+
+def sample_seeds(seed: int, sample_ids: Sequence[int], stream: str) -> list[int]:
+    """One independent seed for each sample, a pure function of its arguments.
+
+    `stream` names what is drawn ("pgd/restart-0"), so that two draws for an image differ.
+    """
+    return [
+        int.from_bytes(hashlib.blake2b(f"{seed}/{stream}/{i}".encode(), digest_size=7).digest())
+        for i in sample_ids
+    ]
