@@ -99,8 +99,25 @@ class ImageSet:
         return torch.from_numpy(np.argsort(keys, kind="stable")[:count].astype(np.int64))
 
     def subset(self, indices: Tensor | slice) -> "ImageSet":
-        """The chosen images as a set of their own: the same name and label names, its own digest."""
+        """The chosen images as a set of their own: same name and label names, its own digest."""
         return ImageSet(self.name, self.images[indices], self.labels[indices], self.label_names)
+
+    def relabelled(self, label_names: tuple[str, ...]) -> "ImageSet":
+        """The same images with labels counted by another list of names, such as a model's.
+
+        Raises:
+            InvalidDatasetError: when a name of this set is not in `label_names`.
+        """
+        if label_names == self.label_names:
+            return self
+        unknown = [name for name in self.label_names if name not in label_names]
+        if unknown:
+            raise InvalidDatasetError(
+                f"{self.name} has labels that are not among {', '.join(label_names)}: "
+                f"{', '.join(unknown)}"
+            )
+        positions = torch.tensor([label_names.index(name) for name in self.label_names])
+        return ImageSet(self.name, self.images, positions[self.labels], label_names)
 
     def _check(self) -> None:
         images, labels = self.images, self.labels
@@ -124,6 +141,6 @@ class ImageSet:
     def _compute_digest(self) -> str:
         header = {"shape": list(self.images.shape), "label_names": list(self.label_names)}
         digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-        digest.update(np.ascontiguousarray(self.images.numpy()))
-        digest.update(np.ascontiguousarray(self.labels.numpy().astype("<i8")))
+        digest.update(np.ascontiguousarray(self.images.numpy()).data)
+        digest.update(np.ascontiguousarray(self.labels.numpy().astype("<i8")).data)
         return f"sha256:{digest.hexdigest()}"

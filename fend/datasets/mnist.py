@@ -47,7 +47,7 @@ def load(split: str, data_dir: Path, md5s: Mapping[str, str] = MD5S) -> ImageSet
     if len(images) != len(labels):
         raise CorruptDatasetError(
             f"{images_path} has {len(images)} images but {labels_path} has {len(labels)} labels; "
-            "delete both and fetch them again"
+            "delete both, then fetch them again"
         )
     return ImageSet(
         name=f"mnist:{split}",
@@ -81,20 +81,22 @@ def _read_idx(path: Path, dimensions: int, md5s: Mapping[str, str]) -> NDArray[n
     header_bytes = 4 + 4 * dimensions
     if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) < header_bytes:
         raise CorruptDatasetError(
-            f"{path} is not an idx file of uint8 in {dimensions} dimensions; fetch it again"
+            f"{path} is not an idx file of uint8 in {dimensions} dimensions; "
+            "delete it, then fetch it again"
         )
     shape = tuple(int(size) for size in np.frombuffer(data[4:header_bytes], dtype=">u4"))
     expected_bytes = header_bytes + int(np.prod(shape, dtype=object))
     if len(data) != expected_bytes:
         raise CorruptDatasetError(
             f"{path} holds {len(data)} bytes where its header promises {expected_bytes}; "
-            "fetch it again"
+            "delete it, then fetch it again"
         )
     expected_md5 = md5s[path.name.removesuffix(".gz")]
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if md5 != expected_md5:
         raise CorruptDatasetError(
-            f"{path} is not the published file (md5 {md5}, expected {expected_md5}); fetch it again"
+            f"{path} is not the published file (md5 {md5}, expected {expected_md5}); "
+            "delete it, then fetch it again"
         )
     return np.frombuffer(data, dtype=np.uint8, offset=header_bytes).reshape(shape)
 
@@ -106,7 +108,9 @@ def _read_bytes(path: Path) -> bytes:
         with gzip.open(path) as file:
             data = file.read(_MAX_FILE_BYTES + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise CorruptDatasetError(f"{path} cannot be unpacked ({error}); fetch it again") from error
+        raise CorruptDatasetError(
+            f"{path} cannot be unpacked ({error}); delete it, then fetch it again"
+        ) from error
     if len(data) > _MAX_FILE_BYTES:
         raise CorruptDatasetError(f"{path} unpacks to more than {_MAX_FILE_BYTES} bytes")
     return data

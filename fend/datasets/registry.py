@@ -1,21 +1,62 @@
 """From a data set's spec, such as "mnist:test", to the images."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from fend.datasets import mnist
+from fend.datasets import cifar10, mnist, npz, rendered_digits
 from fend.datasets.base import ImageSet, MissingDatasetError, UnknownDatasetError
 
 
+@dataclass(frozen=True)
+class SpecForm:
+    """One kind of spec that `load` understands, for listings."""
+
+    form: str
+    description: str
+
+
+SPEC_FORMS = (
+    SpecForm("mnist:train, mnist:test", "handwritten digits, 1x28x28; 60,000 and 10,000"),
+    SpecForm("cifar10:train, cifar10:test", "ten kinds of things, 3x32x32; 50,000 and 10,000"),
+    SpecForm("rendered-digits:train, rendered-digits:test", "drawn digits, 1x28x28; needs no file"),
+    SpecForm("folder:PATH", "your images, one folder a class"),
+    SpecForm("npz:PATH", "your arrays `images` and `labels`"),
+)
+
+
 def load(spec: str, data_dir: Path | None) -> ImageSet:
-    """Read the data set that `spec` names.
+    """Read the data set that `spec` names, in one of `SPEC_FORMS`.
+
+    "rendered-digits" alone is its test split. The specs "folder:" and "npz:" open any path that
+    this process may read: take them from whoever runs the process, never from a request.
+
+    Args:
+        data_dir: where mnist and cifar10 are; the others do without.
+        input_spec: what the images of a folder are brought to; the others keep their own size.
 
     Raises:
         UnknownDatasetError: when no data set has this name, or it has no such split.
-        MissingDatasetError, CorruptDatasetError: see the single sets.
+        MissingDatasetError: when its files are not here.
+        CorruptDatasetError: when mnist or cifar10 is not as published.
+        InvalidDatasetError: when a folder's or .npz file's images cannot be used.
     """
     name, _, argument = spec.partition(":")
+    if name == "npz" and argument:
+        return npz.load(Path(argument))
+    if name == "rendered-digits" and (argument or "test") in rendered_digits.COUNTS:
+        return rendered_digits.load(argument or "test")
     if name == "mnist" and argument in mnist.FILES:
-        if data_dir is None:
-            raise MissingDatasetError(f"{spec} needs a data directory: set FEND_DATA_DIR")
-        return mnist.load(argument, data_dir)
-    raise UnknownDatasetError(f"no data set is called {spec!r}")
+        return mnist.load(argument, _require(data_dir, spec))
+    if name == "cifar10" and argument in cifar10.FILES:
+        return cifar10.load(argument, _require(data_dir, spec))
+    forms = "; ".join(entry.form for entry in SPEC_FORMS)
+    raise UnknownDatasetError(f"no data set is called {spec!r}; there are: {forms}")
+
+
+def _require(data_dir: Path | None, spec: str) -> Path:
+    if data_dir is None:
+        raise MissingDatasetError(
+            f"{spec} is read from a data directory, and none is set: set FEND_DATA_DIR or pass "
+            f"--data-dir; fend data fetch {spec.partition(':')[0]} fills it"
+        )
+    return data_dir

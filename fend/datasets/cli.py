@@ -1,0 +1,66 @@
+"""`fend data`: which data sets there are, and fetching the published ones."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+from rich.table import Table
+
+from fend.datasets import cifar10, mnist
+from fend.datasets.base import MissingDatasetError
+from fend.datasets.download import FILES, download
+from fend.datasets.registry import SPEC_FORMS
+
+DataDir = Annotated[
+    Path, typer.Option(envvar="FEND_DATA_DIR", help="Where fetched data sets are kept.")
+]
+DEFAULT_DATA_DIR = Path(".fend/data")
+
+app = typer.Typer(no_args_is_help=True, help="List and fetch data sets.")
+
+
+@app.command("list")
+def list_data(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Show every data set and whether its files are here."""
+    table = Table("Spec", "What it is", "State")
+    for entry in SPEC_FORMS:
+        table.add_row(entry.form, entry.description, _state(entry.form, data_dir))
+    console = Console()
+    console.print(table)
+    console.print(f"Data directory: {data_dir}", soft_wrap=True)
+
+
+@app.command("fetch")
+def fetch(
+    name: Annotated[str, typer.Argument(help=f"One of: {', '.join(FILES)}.")],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Download a published data set, check it, and keep what was there already."""
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks = {}
+
+        def show(file_name: str, done_bytes: int, total_bytes: int) -> None:
+            if file_name not in tasks:
+                tasks[file_name] = bars.add_task(file_name, total=total_bytes)
+            bars.update(tasks[file_name], completed=done_bytes)
+
+        download(name, data_dir, show)
+    Console().print(f"{name} is in {data_dir}", soft_wrap=True)
+
+
+def _state(form: str, data_dir: Path) -> str:
+    try:
+        if form.startswith("mnist"):
+            for split in mnist.FILES:
+                mnist.find_files(split, data_dir)
+        elif form.startswith("cifar10"):
+            for split in cifar10.FILES:
+                cifar10.find_files(split, data_dir)
+        else:
+            return "-" if "PATH" in form else "built in"
+    except MissingDatasetError:
+        return f"missing: fend data fetch {form.partition(':')[0]}"
+    return "here"

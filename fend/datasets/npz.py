@@ -1,0 +1,149 @@
+"""The caller's own images from one .npz file with arrays `images` and `labels`.
+
+The file may come from a stranger. Every array's declared size is checked against a limit and
+against its own header before any of it is read, and pickled objects are refused.
+"""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from fend.datasets.base import ImageSet, InvalidDatasetError, MissingDatasetError
+
+MAX_ARRAY_BYTES = 2**30
+MAX_LABEL = 9_999
+
+
+def load(path: Path, max_array_bytes: int = MAX_ARRAY_BYTES) -> ImageSet:
+    """Read labelled images.
+
+    `images` is uint8, or float in [0, 1], which is rounded to 8 bits; its shape is (N, H, W),
+    (N, H, W, C) or (N, C, H, W) with 1 or 3 channels. `labels` holds N whole numbers from 0 on.
+    `label_names` holds one text a label; without it the numbers are the names.
+
+    Raises:
+        MissingDatasetError: when there is no such file.
+        InvalidDatasetError: when the file is damaged, too large, or not as above.
+    """
+    if not path.is_file():
+        raise MissingDatasetError(f"there is no file {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            images = _read_array(archive, "images", max_array_bytes)
+            labels = _read_array(archive, "labels", max_array_bytes)
+            names = (
+                _read_array(archive, "label_names", max_array_bytes)
+                if "label_names.npy" in archive.namelist()
+                else None
+            )
+    except InvalidDatasetError as error:
+        raise InvalidDatasetError(f"{path}: {error}") from error
+    # What zipfile, zlib and numpy raise for damaged input; RuntimeError is an encrypted member.
+    except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, OSError) as error:
+        raise InvalidDatasetError(f"{path} is not a readable .npz file: {error}") from error
+    return to_image_set(f"npz:{path.name}", images, labels, names)
+
+
+def to_image_set(
+    name: str, images: NDArray[Any], labels: NDArray[Any], label_names: NDArray[Any] | None = None
+) -> ImageSet:
+    """Check the three arrays, as `load` describes them; raises InvalidDatasetError."""
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise InvalidDatasetError(
+            f"{name}: labels must be whole numbers of shape (N,), not {labels.dtype} {labels.shape}"
+        )
+    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) <= MAX_LABEL:
+        raise InvalidDatasetError(
+            f"{name}: labels must lie in 0..{MAX_LABEL}, "
+            f"but go from {labels.min()} to {labels.max()}"
+        )
+    return ImageSet(
+        name=name,
+        images=torch.from_numpy(_to_uint8(name, _to_nchw(name, images))),
+        labels=torch.from_numpy(labels.astype(np.int64)),
+        label_names=_to_label_names(name, labels, label_names),
+    )
+
+
+def _read_array(archive: zipfile.ZipFile, name: str, max_bytes: int) -> NDArray[Any]:
+    try:
+        info = archive.getinfo(f"{name}.npy")
+    except KeyError:
+        raise InvalidDatasetError(
+            f"holds no array called {name!r}; save it with np.savez(path, images=..., labels=...)"
+        ) from None
+    # zipfile reads no more than the declared size, whatever the compressed data unpacks to.
+    if info.file_size > max_bytes:
+        raise InvalidDatasetError(
+            f"the array {name!r} has {info.file_size} bytes, the limit is {max_bytes}"
+        )
+    with archive.open(info) as file:
+        version = npy.read_magic(file)
+        if version == (1, 0):
+            shape, _, dtype = npy.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, _, dtype = npy.read_array_header_2_0(file)
+        else:
+            raise InvalidDatasetError(f"the array {name!r} has an unknown npy version {version}")
+        expected_bytes = file.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if dtype.hasobject:
+        raise InvalidDatasetError(f"the array {name!r} holds Python objects, which are not read")
+    # numpy would set the memory for this shape aside before it notices that the data are missing.
+    if info.file_size != expected_bytes:
+        raise InvalidDatasetError(
+            f"the array {name!r} has {info.file_size} bytes where its header promises "
+            f"{expected_bytes}"
+        )
+    with archive.open(info) as file:
+        array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
+    return array
+
+
+def _to_nchw(name: str, images: NDArray[Any]) -> NDArray[Any]:
+    if images.ndim == 3:
+        return images[:, None]
+    if images.ndim != 4:
+        raise InvalidDatasetError(
+            f"{name}: images must be (N, H, W), (N, H, W, C) or (N, C, H, W), not {images.shape}"
+        )
+    is_nchw, is_nhwc = images.shape[1] in (1, 3), images.shape[3] in (1, 3)
+    if is_nchw == is_nhwc:
+        problem = "could be read in two ways" if is_nchw else "has no axis of 1 or 3 channels"
+        raise InvalidDatasetError(f"{name}: the images' shape {images.shape} {problem}")
+    return images if is_nchw else images.transpose(0, 3, 1, 2)
+
+
+def _to_uint8(name: str, images: NDArray[Any]) -> NDArray[np.uint8]:
+    if images.dtype == np.uint8:
+        return np.array(images, dtype=np.uint8, order="C")
+    if images.dtype.kind != "f":
+        raise InvalidDatasetError(
+            f"{name}: images must be uint8, or float in [0, 1], not {images.dtype}"
+        )
+    if not np.isfinite(images).all():
+        raise InvalidDatasetError(f"{name}: images hold NaN or infinite pixels")
+    if images.size and (images.min() < 0 or images.max() > 1):
+        raise InvalidDatasetError(
+            f"{name}: float pixels must lie in [0, 1], but go from {images.min()} to "
+            f"{images.max()}; save 0..255 as uint8"
+        )
+    rounded: NDArray[np.uint8] = np.ascontiguousarray(np.rint(images * 255.0).astype(np.uint8))
+    return rounded
+
+
+def _to_label_names(
+    name: str, labels: NDArray[Any], label_names: NDArray[Any] | None
+) -> tuple[str, ...]:
+    if label_names is None:
+        return tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
+    if label_names.ndim != 1 or label_names.dtype.kind != "U":
+        raise InvalidDatasetError(
+            f"{name}: label_names must be texts of shape (classes,), "
+            f"not {label_names.dtype} {label_names.shape}"
+        )
+    return tuple(str(label_name) for label_name in label_names)
