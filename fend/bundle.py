@@ -1,7 +1,7 @@
 """A model on disk: `manifest.json`, weights as safetensors, and `README.md`, its card.
 
     models/mnist/
-      manifest.json            content (what decides answers, hashed) and about (where it comes from)
+      manifest.json            content (what decides answers, hashed), about (provenance)
       denoiser.safetensors
       classifier.safetensors
       README.md                the model card

@@ -38,11 +38,12 @@ class ThreatModel(BaseModel, frozen=True, extra="forbid"):
         if self.norm == "linf":
             lower = (images - self.epsilon).clamp_(min=0.0)
             upper = (images + self.epsilon).clamp_(max=1.0)
-            return torch.clamp(perturbed, lower, upper)
+            return perturbed.clamp(lower, upper)
         delta = perturbed - images
         length = delta.flatten(1).norm(dim=1).clamp_min(1e-12)
         shrink = (self.epsilon / length).clamp_max(1.0).view(-1, 1, 1, 1)
-        return (images + delta * shrink).clamp_(0.0, 1.0)
+        projected: Tensor = images + delta * shrink
+        return projected.clamp_(0.0, 1.0)
 
     def random_start(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
         """A random point of the ball for each image, clipped to the box.
@@ -69,14 +70,16 @@ class ThreatModel(BaseModel, frozen=True, extra="forbid"):
         if self.norm == "linf":
             return perturbed + step_size * gradient.sign()
         length = gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
-        return perturbed + step_size * gradient / length
+        stepped: Tensor = perturbed + step_size * gradient / length
+        return stepped
 
     def measure(self, images: Tensor, perturbed: Tensor) -> Tensor:
         """The size of each perturbation in this norm, shape (N,)."""
         delta = (perturbed - images).flatten(1)
         if self.norm == "linf":
             return delta.abs().amax(dim=1)
-        return delta.norm(dim=1)
+        distance: Tensor = delta.norm(dim=1)
+        return distance
 
 
 def sample_seeds(seed: int, sample_ids: Sequence[int], stream: str) -> list[int]:

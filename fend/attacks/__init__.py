@@ -13,6 +13,13 @@ AttackSpec = Annotated[FGSM | PGD, Field(discriminator="name")]
 """Any attack, told apart by `name`: what recipes and audit requests hold."""
 
 __all__ = [
-    "FGSM", "PGD", "Attack", "AttackInvalid", "AttackResult", "AttackSpec", "Objective", "Predict",
+    "FGSM",
+    "PGD",
+    "Attack",
+    "AttackInvalid",
+    "AttackResult",
+    "AttackSpec",
+    "Objective",
+    "Predict",
     "attack",
-]  # fmt: skip
+]

@@ -124,9 +124,16 @@ def attack(
     clean_logits = victim.logits(images)
     labels = attacker.objective.labels(clean_logits, true_labels, seed, ids)
     problem = Problem(
-        victim, images, labels, clean_logits, threat, attacker.objective, seed, ids,
+        victim,
+        images,
+        labels,
+        clean_logits,
+        threat,
+        attacker.objective,
+        seed,
+        ids,
         stop or (lambda: None),
-    )  # fmt: skip
+    )
     perturbed = attacker.perturb(problem).detach()
     if not torch.isfinite(perturbed).all():
         raise AttackInvalid(f"{attacker.name} returned NaN or infinity; its gradient is broken")

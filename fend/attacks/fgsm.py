@@ -1,5 +1,6 @@
 """The fast gradient sign method (Goodfellow et al. 2014; eq. 2 of the paper)."""
 
+from functools import partial
 from typing import Literal
 
 from pydantic import BaseModel
@@ -18,6 +19,6 @@ class FGSM(BaseModel, frozen=True, extra="forbid"):
     def perturb(self, problem: Problem) -> Tensor:
         """x + epsilon * sign(gradient); pixels with a zero gradient stay (L2: the unit gradient)."""
         gradient, _, _ = problem.victim.gradient(
-            problem.images, lambda logits: problem.objective.values(logits, problem.labels)
+            problem.images, partial(problem.objective.values, labels=problem.labels)
         )
         return problem.threat.step(problem.images, gradient, problem.threat.epsilon)

@@ -1,6 +1,7 @@
 """Projected gradient descent (Madry et al. 2017; eq. 3 of the paper) and, without a random start, BIM."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -63,7 +64,7 @@ class PGD(BaseModel, frozen=True, extra="forbid"):
         for _ in range(self.steps):
             problem.stop()
             gradient, logits, values = problem.victim.gradient(
-                current, lambda logits, labels=labels: problem.objective.values(logits, labels)
+                current, partial(problem.objective.values, labels=labels)
             )
             reached = problem.objective.reached(logits, labels)
             if self.keep == "best":

@@ -39,7 +39,9 @@ def build(architecture: str, config: Mapping[str, Any]) -> nn.Module:
     try:
         return ARCHITECTURES[architecture](**config)
     except TypeError as error:
-        raise UnknownArchitecture(f"{architecture} cannot be built from {config}: {error}") from error
+        raise UnknownArchitecture(
+            f"{architecture} cannot be built from {config}: {error}"
+        ) from error
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -1,0 +1,48 @@
+"""`fend train RECIPE`: the whole offline line in one command."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_DATA_DIR = Path(".fend/data")
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe by name, or a TOML file.")],
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="In miniature, on rendered digits; needs no data.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint of this recipe.")
+    ] = False,
+    data_dir: Annotated[Path, typer.Option(envvar="FEND_DATA_DIR")] = DEFAULT_DATA_DIR,
+    models_dir: Annotated[Path, typer.Option(help="Where the bundle is written.")] = Path("models"),
+    runs_dir: Annotated[Path, typer.Option(help="Checkpoints and TensorBoard.")] = Path("runs"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
+) -> None:
+    """Train a classifier and a denoiser by RECIPE and export them as a bundle."""
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+    from rich.console import Console
+
+    from training.line import run_recipe
+    from training.recipe import load_recipe
+
+    if threads:
+        torch.set_num_threads(threads)
+    chosen = load_recipe(recipe)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    run_recipe(
+        chosen.smoke() if smoke else chosen,
+        data_dir=data_dir,
+        models_dir=models_dir,
+        runs_dir=runs_dir,
+        resume=resume,
+        device=torch.device(device),
+        console=Console(),
+    )

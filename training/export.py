@@ -1,0 +1,113 @@
+"""From trained networks to a bundle that the service loads, with its model card."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fend import __version__
+from fend.bundle import Manifest, SuspicionRule, save_bundle
+from fend.datasets import ImageSet
+from fend.models import parameter_count
+from fend.pipeline import Defence, suspicion
+from training.data import Splits
+from training.recipe import Recipe
+
+FALSE_POSITIVE_RATE = 0.01
+"""The share of clean images that may look suspicious (DESIGN, section 4)."""
+
+
+def export_bundle(
+    models_dir: Path,
+    recipe: Recipe,
+    classifier: tuple[str, dict[str, Any], nn.Module],
+    denoiser: nn.Module,
+    figures: dict[str, float],
+    splits: Splits,
+) -> Manifest:
+    """Write `models_dir/<recipe name>`; an older bundle of that name is replaced whole."""
+    defence = Defence(denoiser, classifier[2])
+    rule = SuspicionRule(
+        threshold=_suspicion_threshold(defence, splits.held_out),
+        false_positive_rate=FALSE_POSITIVE_RATE,
+    )
+    about = {
+        "summary": recipe.summary,
+        "recipe": recipe.model_dump(mode="json"),
+        "loss_network": recipe.loss.network,
+        "taps": recipe.loss.taps,
+        "data": {
+            "train": {
+                "name": splits.train.name,
+                "images": len(splits.train),
+                "digest": splits.train.digest,
+            },
+            "held_out": {"images": len(splits.held_out), "digest": splits.held_out.digest},
+        },
+        "held_out": figures,
+        "parameters": {
+            "denoiser": parameter_count(denoiser),
+            "classifier": parameter_count(classifier[2]),
+        },
+        "made_with": {"fend": __version__, "torch": torch.__version__},
+    }
+    return save_bundle(
+        models_dir / recipe.name,
+        name=recipe.name,
+        input_spec=recipe.input,
+        labels=list(splits.train.label_names),
+        denoiser=(recipe.denoiser.architecture, recipe.denoiser.config, denoiser),
+        classifier=classifier,
+        suspicion=rule,
+        about=about,
+        card=model_card(recipe.name, about),
+    )
+
+
+def model_card(name: str, about: dict[str, Any]) -> str:
+    """The bundle's README, from what the manifest says about it."""
+    recipe, data = about["recipe"], about["data"]
+    threat = recipe["adversaries"]["threat"]
+    attacks = ", ".join(_attack_in_words(a) for a in recipe["adversaries"]["attacks"])
+    clean = " and clean images" if recipe["adversaries"]["include_clean"] else ""
+    taps = about["taps"] if isinstance(about["taps"], str) else ", ".join(about["taps"])
+    lines = [
+        f"# {name}",
+        "",
+        about["summary"],
+        "",
+        f"- Denoiser: `{recipe['denoiser']['architecture']}`, "
+        f"{about['parameters']['denoiser']:,} parameters, {recipe['denoiser']['epochs']} epochs.",
+        f"- Classifier: {about['parameters']['classifier']:,} parameters.",
+        f"- Loss: equation 4 with the loss network `{about['loss_network']}`, taps `{taps}`, "
+        f"scaling `{recipe['loss']['scaling']}`.",
+        f"- Trained on {data['train']['images']:,} images of {data['train']['name']}, as {attacks} "
+        f"({threat['norm']}, epsilon {threat['epsilon']}){clean}; "
+        f"{data['held_out']['images']:,} more held out for selection.",
+        f"- Seed {recipe['seed']}; Fend {about['made_with']['fend']}, "
+        f"torch {about['made_with']['torch']}.",
+        "",
+        "## Held-out accuracy, attacks on the bare classifier (grey-box)",
+        "",
+        "| shown | accuracy |",
+        "|---|---|",
+        *(f"| {key} | {value:.4f} |" for key, value in about["held_out"].items() if key != "score"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _attack_in_words(attack: dict[str, Any]) -> str:
+    return f"PGD-{attack['steps']}" if attack["name"] == "pgd" else str(attack["name"]).upper()
+
+
+@torch.no_grad()
+def _suspicion_threshold(defence: Defence, images: ImageSet) -> float:
+    """The score that only `FALSE_POSITIVE_RATE` of clean images exceed."""
+    device = next(defence.classifier.parameters()).device
+    scores: list[Tensor] = []
+    for indices in torch.split(torch.arange(len(images)), 500):
+        answers = defence.answer(images.pixels(indices).to(device))
+        scores.append(suspicion(answers.logits, answers.undefended_logits).cpu())
+    threshold = torch.quantile(torch.cat(scores), 1 - FALSE_POSITIVE_RATE)
+    return round(float(threshold), 6)

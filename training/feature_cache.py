@@ -1,0 +1,49 @@
+"""The clean images' feature maps, computed once: they never change while a denoiser learns."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+class FeatureCache:
+    """Fills itself as images are first seen, in half precision, up to a number of bytes.
+
+    A cache that would be larger than `limit_bytes` stays off and computes every time.
+    """
+
+    def __init__(
+        self, compute: Callable[[Tensor], dict[str, Tensor]], images: int, limit_bytes: int
+    ) -> None:
+        self._compute = compute
+        self._images = images
+        self._limit_bytes = limit_bytes
+        self._maps: dict[str, Tensor] | None = None
+        self._known = torch.zeros(images, dtype=torch.bool)
+        self.enabled = limit_bytes > 0
+
+    def get(self, indices: Tensor, clean: Tensor) -> dict[str, Tensor]:
+        """The maps of `clean` (N,C,H,W), which are the images number `indices` (N,)."""
+        if not self.enabled:
+            return self._compute(clean)
+        missing = ~self._known[indices]
+        if bool(missing.any()):
+            self._fill(indices[missing], clean[missing])
+        if self._maps is None:
+            return self._compute(clean)
+        return {name: maps[indices].to(clean.device).float() for name, maps in self._maps.items()}
+
+    def _fill(self, indices: Tensor, clean: Tensor) -> None:
+        computed = self._compute(clean)
+        if self._maps is None:
+            per_image = sum(maps[0].numel() * 2 for maps in computed.values())
+            if per_image * self._images > self._limit_bytes:
+                self.enabled = False
+                return
+            self._maps = {
+                name: torch.empty((self._images, *maps.shape[1:]), dtype=torch.float16)
+                for name, maps in computed.items()
+            }
+        for name, maps in computed.items():
+            self._maps[name][indices] = maps.cpu().half()
+        self._known[indices] = True

@@ -1,0 +1,216 @@
+"""The one training loop: epochs, checkpoints, resume, progress, TensorBoard."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from training.recipe import Optimiser
+
+Indices = Tensor
+"""int64 (batch,): which training images a step uses."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One module to train."""
+
+    module: nn.Module
+    optimiser: Optimiser
+    epochs: int
+    batch_size: int
+    images: int
+    """How many training images there are; each is used once an epoch."""
+    seed: int
+    loss: Callable[[Indices, torch.Generator], dict[str, Tensor]]
+    """The terms of the loss on a batch; their sum is minimised."""
+    validate: Callable[[], dict[str, float]]
+    """Figures on held-out images, by name; `score` is the one that selects the best epoch."""
+    pictures: Callable[[], Tensor] | None = None
+    """An image grid (C,H,W) in [0, 1] for TensorBoard."""
+
+
+def fit(job: Fit, folder: Path, *, resume: bool, console: Console) -> dict[str, float]:
+    """Train `job.module` in place and leave its best weights in it.
+
+    Everything is kept in `folder`: `checkpoint.pt` after each epoch (written whole or not at all),
+    so that a stopped run resumes; TensorBoard's files beside it. The order of images and every
+    random draw of an epoch depend on the seed and the epoch alone, so a resumed run equals an
+    undisturbed one. Returns the validation figures of the best epoch.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    optimiser = _build_optimiser(job)
+    scheduler = _build_schedule(job, optimiser)
+    state = _State.load(folder, job.module, optimiser, scheduler) if resume else _State.fresh()
+    with SummaryWriter(str(folder / "tensorboard")) as board, _bars(console) as bars:
+        epochs_bar = bars.add_task("epochs", total=job.epochs, completed=state.epoch)
+        for epoch in range(state.epoch, job.epochs):
+            batch_bar = bars.add_task(f"epoch {epoch + 1}", total=_steps(job))
+            means = _train_epoch(job, optimiser, scheduler, epoch, lambda: bars.advance(batch_bar))  # noqa: B023
+            bars.remove_task(batch_bar)
+            figures = job.validate()
+            _report(board, console, epoch, means, figures)
+            if job.pictures is not None and (epoch % 5 == 0 or epoch + 1 == job.epochs):
+                board.add_image("clean | adversarial | denoised", job.pictures(), epoch)
+            state = state.after(epoch, figures, job.module)
+            state.save(folder, job.module, optimiser, scheduler)
+            bars.advance(epochs_bar)
+    job.module.load_state_dict(state.best_weights)
+    return state.best_figures
+
+
+def _train_epoch(
+    job: Fit,
+    optimiser: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    epoch: int,
+    advance: Callable[[], object],
+) -> dict[str, float]:
+    """One pass over the images; the mean of each term of the loss."""
+    generator = torch.Generator().manual_seed(job.seed * 100_003 + epoch)
+    sums: dict[str, float] = {}
+    job.module.train()
+    for indices in _batches(job, generator):
+        terms = job.loss(indices, generator)
+        total = torch.stack(list(terms.values())).sum()
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        scheduler.step()
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(indices)
+        advance()
+    job.module.eval()
+    return {name: value / job.images for name, value in sums.items()}
+
+
+def _batches(job: Fit, generator: torch.Generator) -> Iterator[Indices]:
+    order = torch.randperm(job.images, generator=generator)
+    yield from torch.split(order, job.batch_size)
+
+
+def _steps(job: Fit) -> int:
+    return -(-job.images // job.batch_size)
+
+
+def _build_optimiser(job: Fit) -> torch.optim.Optimizer:
+    options = job.optimiser
+    parameters = job.module.parameters()
+    if options.kind == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=options.learning_rate,
+            momentum=options.momentum,
+            weight_decay=options.weight_decay,
+        )
+    kind = torch.optim.Adam if options.kind == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=options.learning_rate, weight_decay=options.weight_decay)
+
+
+def _build_schedule(
+    job: Fit, optimiser: torch.optim.Optimizer
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if job.optimiser.schedule == "constant":
+        return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0, total_iters=0)
+    steps = job.epochs * _steps(job)
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
+
+
+@dataclass(frozen=True)
+class _State:
+    """Where a run is: epochs finished, and the best weights so far."""
+
+    epoch: int
+    best_figures: dict[str, float]
+    best_weights: dict[str, Tensor]
+
+    @classmethod
+    def fresh(cls) -> "_State":
+        return cls(0, {}, {})
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        module: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler,
+    ) -> "_State":
+        path = folder / "checkpoint.pt"
+        if not path.is_file():
+            return cls.fresh()
+        # weights_only: tensors and plain containers, never arbitrary pickled objects.
+        saved: dict[str, Any] = torch.load(path, weights_only=True)
+        module.load_state_dict(saved["module"])
+        optimiser.load_state_dict(saved["optimiser"])
+        scheduler.load_state_dict(saved["scheduler"])
+        return cls(saved["epoch"], saved["best_figures"], saved["best_weights"])
+
+    def after(self, epoch: int, figures: dict[str, float], module: nn.Module) -> "_State":
+        if self.best_figures and figures["score"] <= self.best_figures["score"]:
+            return _State(epoch + 1, self.best_figures, self.best_weights)
+        weights = {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
+        return _State(epoch + 1, figures, weights)
+
+    def save(
+        self,
+        folder: Path,
+        module: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler,
+    ) -> None:
+        unfinished = folder / "checkpoint.part"
+        torch.save(
+            {
+                "epoch": self.epoch,
+                "best_figures": self.best_figures,
+                "best_weights": self.best_weights,
+                "module": module.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "scheduler": scheduler.state_dict(),
+            },
+            unfinished,
+        )
+        unfinished.replace(folder / "checkpoint.pt")
+
+
+def _report(
+    board: SummaryWriter,
+    console: Console,
+    epoch: int,
+    means: dict[str, float],
+    figures: dict[str, float],
+) -> None:
+    for name, value in means.items():
+        board.add_scalar(f"loss/{name}", value, epoch)
+    for name, value in figures.items():
+        board.add_scalar(f"held-out/{name}", value, epoch)
+    board.flush()
+    losses = "  ".join(f"{name} {value:.5f}" for name, value in means.items())
+    scores = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
+    console.print(f"epoch {epoch + 1}: {losses} | held out: {scores}", highlight=False)
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
