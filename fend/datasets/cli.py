@@ -29,7 +29,7 @@ def list_data(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
         table.add_row(entry.form, entry.description, _state(entry.form, data_dir))
     console = Console()
     console.print(table)
-    console.print(f"Data directory: {data_dir}", soft_wrap=True)
+    console.print(f"Data directory: {data_dir}", soft_wrap=True, markup=False)
 
 
 @app.command("fetch")
@@ -48,7 +48,7 @@ def fetch(
             bars.update(tasks[file_name], completed=done_bytes)
 
         download(name, data_dir, show)
-    Console().print(f"{name} is in {data_dir}", soft_wrap=True)
+    Console().print(f"{name} is in {data_dir}", soft_wrap=True, markup=False)
 
 
 def _state(form: str, data_dir: Path) -> str:

@@ -4,7 +4,9 @@ The file may come from a stranger. Every array's declared size is checked agains
 against its own header before any of it is read, and pickled objects are refused.
 """
 
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,18 @@ from fend.datasets.base import ImageSet, InvalidDatasetError, MissingDatasetErro
 
 MAX_ARRAY_BYTES = 2**30
 MAX_LABEL = 9_999
+
+_MAX_HEADER_BYTES = 1_000  # numpy writes some 120
+# What zipfile, zlib and numpy's header parser raise; RuntimeError: encrypted, or nested too deeply.
+_DAMAGE_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    OSError,
+)
 
 
 def load(path: Path, max_array_bytes: int = MAX_ARRAY_BYTES) -> ImageSet:
@@ -43,8 +57,7 @@ def load(path: Path, max_array_bytes: int = MAX_ARRAY_BYTES) -> ImageSet:
             )
     except InvalidDatasetError as error:
         raise InvalidDatasetError(f"{path}: {error}") from error
-    # What zipfile, zlib and numpy raise for damaged input; RuntimeError is an encrypted member.
-    except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, OSError) as error:
+    except _DAMAGE_ERRORS as error:
         raise InvalidDatasetError(f"{path} is not a readable .npz file: {error}") from error
     return to_image_set(f"npz:{path.name}", images, labels, names)
 
@@ -77,6 +90,8 @@ def _read_array(archive: zipfile.ZipFile, name: str, max_bytes: int) -> NDArray[
         raise InvalidDatasetError(
             f"holds no array called {name!r}; save it with np.savez(path, images=..., labels=...)"
         ) from None
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InvalidDatasetError(f"the array {name!r} is not compressed as np.savez does it")
     # zipfile reads no more than the declared size, whatever the compressed data unpacks to.
     if info.file_size > max_bytes:
         raise InvalidDatasetError(
@@ -85,9 +100,9 @@ def _read_array(archive: zipfile.ZipFile, name: str, max_bytes: int) -> NDArray[
     with archive.open(info) as file:
         version = npy.read_magic(file)
         if version == (1, 0):
-            shape, _, dtype = npy.read_array_header_1_0(file)
+            shape, _, dtype = npy.read_array_header_1_0(file, _MAX_HEADER_BYTES)
         elif version == (2, 0):
-            shape, _, dtype = npy.read_array_header_2_0(file)
+            shape, _, dtype = npy.read_array_header_2_0(file, _MAX_HEADER_BYTES)
         else:
             raise InvalidDatasetError(f"the array {name!r} has an unknown npy version {version}")
         expected_bytes = file.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize
@@ -100,7 +115,9 @@ def _read_array(archive: zipfile.ZipFile, name: str, max_bytes: int) -> NDArray[
             f"{expected_bytes}"
         )
     with archive.open(info) as file:
-        array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
+        array: NDArray[Any] = npy.read_array(
+            file, allow_pickle=False, max_header_size=_MAX_HEADER_BYTES
+        )
     return array
 
 
@@ -140,7 +157,7 @@ def _to_label_names(
     name: str, labels: NDArray[Any], label_names: NDArray[Any] | None
 ) -> tuple[str, ...]:
     if label_names is None:
-        return tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
+        return tuple(str(label) for label in range(int(labels.max()) + 1 if labels.size else 0))
     if label_names.ndim != 1 or label_names.dtype.kind != "U":
         raise InvalidDatasetError(
             f"{name}: label_names must be texts of shape (classes,), "

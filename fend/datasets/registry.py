@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fend.datasets import cifar10, mnist, npz, rendered_digits
+from fend.datasets import cifar10, folder, mnist, npz, rendered_digits
 from fend.datasets.base import ImageSet, MissingDatasetError, UnknownDatasetError
+from fend.images import InputSpec
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ SPEC_FORMS = (
 )
 
 
-def load(spec: str, data_dir: Path | None) -> ImageSet:
+def load(spec: str, data_dir: Path | None, input_spec: InputSpec | None = None) -> ImageSet:
     """Read the data set that `spec` names, in one of `SPEC_FORMS`.
 
     "rendered-digits" alone is its test split. The specs "folder:" and "npz:" open any path that
@@ -32,7 +33,7 @@ def load(spec: str, data_dir: Path | None) -> ImageSet:
 
     Args:
         data_dir: where mnist and cifar10 are; the others do without.
-        input_spec: what the images of a folder are brought to; the others keep their own size.
+        input_spec: what the images of a folder are brought to; all else keeps its own size.
 
     Raises:
         UnknownDatasetError: when no data set has this name, or it has no such split.
@@ -41,6 +42,8 @@ def load(spec: str, data_dir: Path | None) -> ImageSet:
         InvalidDatasetError: when a folder's or .npz file's images cannot be used.
     """
     name, _, argument = spec.partition(":")
+    if name == "folder" and argument:
+        return folder.load(Path(argument), input_spec)
     if name == "npz" and argument:
         return npz.load(Path(argument))
     if name == "rendered-digits" and (argument or "test") in rendered_digits.COUNTS:

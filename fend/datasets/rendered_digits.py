@@ -22,7 +22,7 @@ _SPLIT_SEEDS = {"train": 1, "test": 2}
 _SIDE_PX = 28
 _OVERSAMPLING = 2  # drawn and warped at twice the size, then averaged down
 _CANVAS_PX = _SIDE_PX * _OVERSAMPLING
-_FONT_PX = 54  # a digit of it is some 20 px high after averaging down, as in MNIST
+_FONT_PX = 50  # a digit of it is some 18 px high after averaging down; strokes add up to 3
 _STROKES_PX = (0, 1, 2, 3)  # on the canvas, added on every side of the line
 
 
@@ -72,12 +72,12 @@ class _Style:
             return low + (high - low) * unit.pop()
 
         return cls(
-            rotation_rad=math.radians(between(-15, 15)),
-            shear=between(-0.25, 0.25),
+            rotation_rad=math.radians(between(-12, 12)),
+            shear=between(-0.2, 0.2),
             scale_x=between(0.8, 1.2),
-            scale_y=between(0.85, 1.1),
-            shift_x_px=between(-4, 4),
-            shift_y_px=between(-4, 4),
+            scale_y=between(0.85, 1.05),
+            shift_x_px=between(-3, 3),
+            shift_y_px=between(-3, 3),
             blur_px=between(0.2, 0.8),
             stroke_px=_STROKES_PX[int(between(0, len(_STROKES_PX)))],
         )
