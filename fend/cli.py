@@ -1,0 +1,106 @@
+"""The `fend` command: joins the subcommands, and turns Fend's errors into one line.
+
+Only the module of the subcommand that is called is imported, so that none waits for torch in vain.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+import typer
+
+from fend.errors import FendError
+
+EXIT_ERROR = 2
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: a Typer app or a function, and how to get it when it is needed."""
+
+    name: str
+    help: str
+    load: Callable[[], Any]
+
+
+def main() -> None:
+    """The console entry point."""
+    arguments = sys.argv[1:]
+    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
+    try:
+        build_app(chosen)(arguments, prog_name="fend")
+    except FendError as error:
+        typer.echo(f"error [{error.code}]: {error}", err=True)
+        sys.exit(EXIT_ERROR)
+
+
+def build_app(chosen: str | None) -> typer.Typer:
+    """The command line with subcommand `chosen`; of the others only their names and help."""
+    app = typer.Typer(
+        help="Robust image classification: denoise, classify, attack yourself.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    # A callback, so that the app keeps subcommands even where there is only one.
+    app.callback()(_version)
+    for command in [*_own_commands(), *_registered_commands()]:
+        target = command.load() if command.name == chosen else _not_loaded
+        if isinstance(target, typer.Typer):
+            app.add_typer(target, name=command.name, help=command.help)
+        else:
+            app.command(command.name, help=None if target is not _not_loaded else command.help)(
+                target
+            )
+    return app
+
+
+def _own_commands() -> list[Command]:
+    return [
+        Command("audit", "Attack a model and report how often its answers survive.", _audit),
+        Command("bundle", "Inspect and verify models on disk.", _bundle),
+        Command("data", "List and fetch data sets.", _data),
+    ]
+
+
+def _registered_commands() -> list[Command]:
+    """What is built on the library registers itself, so that the library need not import it."""
+    helps = {"serve": "Run the service.", "train": "Train a denoiser and write a bundle."}
+    return [
+        Command(entry.name, helps.get(entry.name, f"From {entry.value}."), entry.load)
+        for entry in sorted(entry_points(group="fend.commands"), key=lambda entry: entry.name)
+    ]
+
+
+def _audit() -> Any:
+    from fend.audit.cli import audit
+
+    return audit
+
+
+def _bundle() -> Any:
+    from fend.bundle_cli import app
+
+    return app
+
+
+def _data() -> Any:
+    from fend.datasets.cli import app
+
+    return app
+
+
+def _not_loaded() -> None:
+    raise AssertionError("only the chosen subcommand is called")
+
+
+def _version(
+    version: bool = typer.Option(False, "--version", help="Show the version and exit."),
+) -> None:
+    if version:
+        import fend
+
+        typer.echo(fend.__version__)
+        raise typer.Exit
