@@ -1,1 +1,1 @@
-"""The living process: a FastAPI service that denoises, classifies and audits itself."""
+"""The living process: HTTP in front of `fend`. It never imports `training` nor torchvision."""

@@ -1,0 +1,90 @@
+"""Is it alive, is it ready, and what do the numbers say."""
+
+import asyncio
+import time
+from typing import ClassVar
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from fend.errors import FendError
+from service.api.problems import problem_docs
+from service.api.schemas import Health
+from service.runtime.lifecycle import Lifecycle
+from service.runtime.repository import Repository
+
+CACHE_S = 1.0
+CHECK_TIMEOUT_S = 5.0
+
+router = APIRouter(tags=["health"])
+
+
+class NotReady(FendError):
+    """A model does not answer."""
+
+    code: ClassVar[str] = "not_ready"
+
+
+class Draining(FendError):
+    """The service is about to stop."""
+
+    code: ClassVar[str] = "draining"
+
+
+class Readiness:
+    """A forward pass through every serving model, remembered for a second."""
+
+    def __init__(self, repository: Repository, lifecycle: Lifecycle) -> None:
+        self._repository = repository
+        self._lifecycle = lifecycle
+        self._lock = asyncio.Lock()
+        self._checked_s = -CACHE_S
+        self._failure: str | None = None
+
+    async def check(self) -> None:
+        """Return when every model answers.
+
+        Raises:
+            Draining, NotReady.
+        """
+        if self._lifecycle.draining:
+            raise Draining("the service is about to stop; send requests elsewhere")
+        async with self._lock:
+            if time.monotonic() - self._checked_s >= CACHE_S:
+                self._failure = await self._probe()
+                self._checked_s = time.monotonic()
+        if self._failure is not None:
+            raise NotReady(self._failure)
+
+    async def _probe(self) -> str | None:
+        for name, model in self._repository.serving().items():
+            if not model.batcher.alive:
+                return f"the queue of model {name!r} has ended"
+            try:
+                async with asyncio.timeout(CHECK_TIMEOUT_S):
+                    await model.engine.check()
+            except TimeoutError:
+                return f"model {name!r} gave no answer within {CHECK_TIMEOUT_S:g} s"
+            except (FendError, RuntimeError) as error:
+                return f"model {name!r} failed: {error}"
+        return None
+
+
+@router.get("/livez")
+async def livez() -> Health:
+    """Whether the process answers at all."""
+    return Health(status="alive")
+
+
+@router.get("/readyz", responses=problem_docs(503))
+@router.get("/healthz", responses=problem_docs(503))
+async def readyz(request: Request) -> Health:
+    """Whether every model that serves just answered a known image, and no shutdown has begun."""
+    await request.app.state.readiness.check()
+    return Health(status="ready")
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics."""
+    return Response(request.app.state.metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,145 @@
+"""What holds for every request: an id, a bounded body, a duration, a log line, and no bare 500.
+
+Pure ASGI, so that routes still hear of a client that leaves.
+"""
+
+import asyncio
+import re
+import secrets
+import time
+from typing import ClassVar
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fend.errors import FendError
+from service.api.problems import fend_problem, problem_response
+from service.runtime.metrics import Metrics
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+QUIET_ROUTES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+"""Asked every few seconds by machines; logged only when they fail."""
+
+LINGER_S = 1.0
+"""How long the rest of a refused body is thrown away, so that its sender gets to read why."""
+
+
+class BodyTooLarge(FendError):
+    """The request body is longer than the service takes."""
+
+    code: ClassVar[str] = "body_too_large"
+
+
+class RequestLimits:
+    """The outermost middleware."""
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, metrics: Metrics) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(receive, send, _request_id(scope), self._max_body_bytes)
+        scope.setdefault("state", {})["request_id"] = exchange.request_id
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
+        started_s = time.perf_counter()
+        try:
+            if _content_length(scope) > self._max_body_bytes:
+                await self._refuse(scope, exchange)
+            else:
+                await self._app(scope, exchange.receive, exchange.send)
+        except Exception:
+            structlog.get_logger().exception("unexpected error")
+            if exchange.status is None:
+                detail = f"the service failed; its log says more under {exchange.request_id}"
+                response = problem_response(scope, 500, "internal_error", detail)
+                await response(scope, exchange.receive, exchange.send)
+        finally:
+            self._record(scope, exchange, time.perf_counter() - started_s)
+
+    async def _refuse(self, scope: Scope, exchange: "_Exchange") -> None:
+        response = fend_problem(scope, _too_large(self._max_body_bytes))
+        response.headers["Connection"] = "close"
+        start: Message = {
+            "type": "http.response.start",
+            "status": response.status_code,
+            "headers": response.raw_headers,
+        }
+        await exchange.send(start)
+        await exchange.send(
+            {"type": "http.response.body", "body": response.body, "more_body": True}
+        )
+        await exchange.discard_body()
+        await exchange.send({"type": "http.response.body", "body": b""})
+
+    def _record(self, scope: Scope, exchange: "_Exchange", duration_s: float) -> None:
+        # The template, not the path: a label that callers can choose would fill the memory.
+        route = getattr(scope.get("route"), "path", "unmatched")
+        status = exchange.status or 499
+        self._metrics.http_request_duration.labels(scope["method"], route, status).observe(
+            duration_s
+        )
+        if route in QUIET_ROUTES and status < 400:
+            return
+        structlog.get_logger().info(
+            "request",
+            method=scope["method"],
+            route=route,
+            status=status,
+            duration_ms=round(1000 * duration_s, 2),
+        )
+
+
+class _Exchange:
+    """One request and its response: counts what comes in, notes what goes out."""
+
+    def __init__(self, receive: Receive, send: Send, request_id: str, max_body_bytes: int) -> None:
+        self.request_id = request_id
+        self.status: int | None = None
+        self._receive = receive
+        self._send = send
+        self._max_body_bytes = max_body_bytes
+        self._received_bytes = 0
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._received_bytes += len(message.get("body", b""))
+            if self._received_bytes > self._max_body_bytes:
+                raise _too_large(self._max_body_bytes)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            MutableHeaders(scope=message)["X-Request-ID"] = self.request_id
+        await self._send(message)
+
+    async def discard_body(self) -> None:
+        """Read on without keeping anything, for a short while."""
+        try:
+            async with asyncio.timeout(LINGER_S):
+                while (await self._receive()).get("more_body", False):
+                    pass
+        except TimeoutError:
+            pass  # closing the connection is all that is left
+
+
+def _too_large(max_body_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body has more than {max_body_bytes} bytes; send a smaller one")
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's id where it is harmless to log, else a new one."""
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _content_length(scope: Scope) -> int:
+    given = Headers(scope=scope).get("content-length", "")
+    return int(given) if given.isdecimal() else 0

@@ -1,0 +1,50 @@
+"""GET /v1/models: which models there are, and all about one."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from service.api.problems import problem_docs
+from service.api.schemas import ModelDetail, ModelList, ModelSummary
+from service.runtime.repository import RefusedModel, Repository, ServingModel
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("")
+async def list_models(request: Request) -> ModelList:
+    """Every model, serving or refused."""
+    repository: Repository = request.app.state.repository
+    default = request.app.state.settings.default_model
+    models = repository.serving() | repository.refused()
+    return ModelList(
+        models=[ModelSummary(**_summary(n, m, default)) for n, m in sorted(models.items())]
+    )
+
+
+@router.get("/{name}", responses=problem_docs(404, 422))
+async def show_model(request: Request, name: str) -> ModelDetail:
+    """Labels, input, model card, where it comes from, and its last audit."""
+    model = request.app.state.repository.entry(name)
+    summary = _summary(name, model, request.app.state.settings.default_model)
+    if isinstance(model, RefusedModel):
+        return ModelDetail(**summary)
+    return ModelDetail(**summary, card=model.card, about=model.manifest.about)
+
+
+def _summary(name: str, model: ServingModel | RefusedModel, default: str) -> dict[str, Any]:
+    known: dict[str, Any] = {
+        "name": name,
+        "default": name == default,
+        "available": isinstance(model, ServingModel),
+    }
+    if isinstance(model, RefusedModel):
+        return known | {"refused": model.error.code}
+    content = model.manifest.content
+    return known | {
+        "version": model.manifest.version,
+        "labels": content.labels,
+        "input": content.input,
+        "denoiser": content.denoiser.architecture,
+        "classifier": content.classifier.architecture,
+    }

@@ -1,0 +1,158 @@
+"""Errors as RFC 9457 problem details, all from one table."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from fend.errors import FendError
+from service.runtime.batcher import Overloaded
+
+STATUS_OF_CODE: Mapping[str, int] = {
+    "unauthorized": 401,
+    "model_unknown": 404,
+    "audit_unknown": 404,
+    "body_too_large": 413,
+    "image_too_large_bytes": 413,
+    "image_too_many_pixels": 413,
+    "content_type_mismatch": 415,
+    "unsupported_image_format": 415,
+    "unsupported_media_type": 415,
+    "overloaded": 429,
+    "client_gone": 499,
+    "answer_not_finite": 500,
+    "bundle_corrupt": 503,
+    "bundle_incompatible": 503,
+    "bundle_invalid": 503,
+    "bundle_missing": 503,
+    "draining": 503,
+    "not_ready": 503,
+    "stopping": 503,
+    "deadline_exceeded": 504,
+}
+"""The status of each code; a code that is not here is 422: the request cannot be answered."""
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457). `code` is stable, `detail` is for people."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "about:blank",
+                    "title": "Content Too Large",
+                    "status": 413,
+                    "detail": "The image has 30000x30000 = 900000000 pixels, at most 16000000 "
+                    "are accepted. Scale it down.",
+                    "instance": "/v1/classify",
+                    "code": "image_too_many_pixels",
+                    "request_id": "0d4c1f7c9b0e4a67",
+                }
+            ]
+        }
+    )
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str
+    errors: list[dict[str, Any]] | None = Field(
+        default=None, description="Each bad parameter or field, where there are several."
+    )
+
+
+def problem_response(
+    scope: Mapping[str, Any],
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    errors: list[dict[str, Any]] | None = None,
+) -> JSONResponse:
+    """The response for a problem of the request in `scope`; also counts and logs its code."""
+    structlog.contextvars.bind_contextvars(code=code)
+    scope["app"].state.metrics.requests_rejected.labels(code).inc()
+    problem = Problem(
+        title=HTTPStatus(status).phrase if status in list(HTTPStatus) else "Client Gone",
+        status=status,
+        detail=detail,
+        instance=scope["path"],
+        code=code,
+        request_id=scope["state"]["request_id"],
+        errors=errors,
+    )
+    return JSONResponse(
+        problem.model_dump(exclude_none=True),
+        status_code=status,
+        headers=dict(headers or {}),
+        media_type=MEDIA_TYPE,
+    )
+
+
+def fend_problem(scope: Mapping[str, Any], error: FendError) -> JSONResponse:
+    """The response for an error that was raised on purpose."""
+    status = STATUS_OF_CODE.get(error.code, 422)
+    headers = {}
+    if isinstance(error, Overloaded):
+        headers["Retry-After"] = str(error.retry_after_s)
+    elif status == 503:
+        headers["Retry-After"] = "1"
+    elif status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return problem_response(scope, status, error.code, str(error), headers=headers)
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Answer every error of the routes as a problem."""
+
+    @app.exception_handler(FendError)
+    async def on_fend_error(request: Request, error: FendError) -> JSONResponse:
+        return fend_problem(request.scope, error)
+
+    @app.exception_handler(HTTPException)
+    async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
+        # FastAPI wraps whatever reading a body raises; ours says more.
+        if isinstance(error.__cause__, FendError):
+            return fend_problem(request.scope, error.__cause__)
+        phrase = HTTPStatus(error.status_code).phrase
+        return problem_response(
+            request.scope,
+            error.status_code,
+            phrase.lower().replace(" ", "_").replace("-", "_"),
+            error.detail,
+            headers=error.headers,
+        )
+
+    @app.exception_handler(RequestValidationError)
+    async def on_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+        errors = [
+            {"loc": [str(part) for part in item["loc"]], "msg": item["msg"]}
+            for item in error.errors()
+        ]
+        first = errors[0]
+        detail = f"{'.'.join(first['loc'])}: {first['msg']}"
+        return problem_response(request.scope, 422, "request_invalid", detail, errors=errors)
+
+
+def problem_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that can answer with these problems, for OpenAPI."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }

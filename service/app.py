@@ -1,0 +1,79 @@
+"""The app: wiring only. All state is on `app.state`, so that many apps can share a process."""
+
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+import torch
+from fastapi import FastAPI
+
+import fend
+from service.api import classify, console, denoise, health, models
+from service.api.answering import Answering
+from service.api.health import Readiness
+from service.api.limits import RequestLimits
+from service.api.problems import Problem, add_problem_handlers
+from service.api.security import admin_token
+from service.runtime.lifecycle import Lifecycle
+from service.runtime.metrics import Metrics
+from service.runtime.repository import Repository
+from service.settings import Settings
+
+DESCRIPTION = """\
+Cleans an image with a denoiser trained on feature losses, classifies it, and can attack itself and
+say how robust it is. Errors are problem details (RFC 9457) with a stable `code`.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service for `settings`; models are loaded when its lifespan is entered.
+
+    Raises:
+        SettingsError.
+    """
+    metrics = Metrics()
+    app = FastAPI(
+        title="Fend", description=DESCRIPTION, version=fend.__version__, lifespan=_lifespan
+    )
+    app.state.settings = settings
+    app.state.metrics = metrics
+    app.state.admin_token = admin_token(settings)
+    app.state.lifecycle = Lifecycle()
+    app.state.repository = Repository(settings, metrics)
+
+    for public in (classify, denoise, models, health, console):
+        app.include_router(public.router)
+    add_problem_handlers(app)
+    app.add_middleware(RequestLimits, max_body_bytes=settings.max_body_bytes, metrics=metrics)
+    _document_problems(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Engines first, then what uses them; the other way round at the end."""
+    state = app.state
+    torch.set_num_threads(state.settings.torch_threads)
+    decoders = ThreadPoolExecutor(state.settings.decode_threads, thread_name_prefix="decode")
+    state.answering = Answering(state.settings, state.repository, decoders, state.metrics)
+    state.readiness = Readiness(state.repository, state.lifecycle)
+    try:
+        await state.repository.open()
+        yield
+    finally:
+        await state.repository.close()
+        decoders.shutdown()
+
+
+def _document_problems(app: FastAPI) -> None:
+    """Add the schema that the problem responses of the routes refer to."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = plain()
+        schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+        schemas.setdefault("Problem", Problem.model_json_schema())
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

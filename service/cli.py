@@ -1,0 +1,52 @@
+"""`fend serve`: one flag for each setting, and a clear end when the service cannot start."""
+
+import inspect
+import sys
+from typing import Annotated, Any
+
+import typer
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from fend.errors import FendError
+from service.settings import Settings, read_settings
+
+STARTUP_FAILURE = 3
+"""Exit code when the service could not start, as uvicorn's."""
+
+
+def serve(**flags: Any) -> None:
+    """Serve models over HTTP. Flags win over FEND_* variables, which win over the defaults."""
+    # Torch and FastAPI take seconds to import; `fend --help` should not wait for them.
+    from service.runtime.lifecycle import run
+
+    try:
+        run(read_settings(flags))
+    except FendError as error:
+        sys.stderr.write(f"fend serve: {error}\n")
+        raise typer.Exit(STARTUP_FAILURE) from error
+
+
+def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
+    """The flag of a setting: no default of its own, so that it cannot hide the environment's."""
+    kind: Any = str if field.annotation == SecretStr | None else field.annotation
+    default = "none" if field.default is None else field.default
+    option = typer.Option(
+        "--" + name.replace("_", "-"),
+        help=f"{field.description} Default: {default}; variable FEND_{name.upper()}.",
+        show_default=False,
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, option],
+    )
+
+
+def _signature() -> inspect.Signature:
+    return inspect.Signature([_flag(*item) for item in Settings.model_fields.items()])
+
+
+# Typer reads the flags from the signature.
+serve.__signature__ = _signature()  # type: ignore[attr-defined]

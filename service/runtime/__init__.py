@@ -1,0 +1,1 @@
+"""What lives while the process lives: engines, queues, bundles, jobs, metrics, logs, signals."""

@@ -1,0 +1,122 @@
+"""One bundle on one device: batches of images to answers, on the inference thread."""
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fend.bundle import Bundle, BundleIncompatible
+from fend.errors import FendError
+from fend.pipeline import suspicion
+from service.runtime.metrics import Metrics
+
+
+class DeviceUnavailable(FendError):
+    """The device in the settings cannot be used."""
+
+    code: ClassVar[str] = "device_unavailable"
+
+
+class AnswerNotFinite(FendError):
+    """The model computed NaN or infinity; that never leaves as an answer."""
+
+    code: ClassVar[str] = "answer_not_finite"
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a model says of one image; all on the CPU."""
+
+    denoised: Tensor
+    """(C,H,W) in [0, 1]."""
+    probabilities: Tensor
+    """(classes,), of the denoised image: the answer."""
+    undefended_probabilities: Tensor
+    """(classes,), of the image as it came."""
+    suspicion: float
+    """How far the two disagree, in [0, 1]."""
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is the first GPU, or the CPU where there is none.
+
+    Raises:
+        DeviceUnavailable: no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise DeviceUnavailable(f"device {name!r} cannot be used: {reason}") from error
+    return device
+
+
+class Engine:
+    """Answers batches with one bundle. `thread` runs one batch at a time."""
+
+    def __init__(
+        self, bundle: Bundle, device: torch.device, thread: Executor, metrics: Metrics
+    ) -> None:
+        self._bundle = bundle
+        self._device = device
+        self._thread = thread
+        self._metrics = metrics
+
+    async def infer(self, images: Sequence[Tensor]) -> list[Answer | AnswerNotFinite]:
+        """One outcome for each image, float32 (C,H,W) in [0, 1], in order."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._infer, images)
+
+    async def check(self) -> None:
+        """A forward pass of a known image.
+
+        Raises:
+            AnswerNotFinite, BundleIncompatible: the model does not work.
+        """
+        [outcome] = await self.infer([self._canary()])
+        if isinstance(outcome, AnswerNotFinite):
+            raise outcome
+        if len(outcome.probabilities) != len(self._bundle.labels):
+            raise BundleIncompatible(
+                f"the classifier has {len(outcome.probabilities)} classes, "
+                f"the manifest names {len(self._bundle.labels)}"
+            )
+
+    async def warm_up(self, batch_size: int) -> None:
+        """Make the first real batches as fast as the later ones; checks the model as `check`."""
+        await self.check()
+        await self.infer([self._canary()] * batch_size)
+
+    def _canary(self) -> Tensor:
+        spec = self._bundle.manifest.content.input
+        pixels = spec.channels * spec.height_px * spec.width_px
+        ramp = torch.linspace(0.0, 1.0, pixels)
+        return ramp.view(spec.channels, spec.height_px, spec.width_px)
+
+    @torch.inference_mode()
+    def _infer(self, images: Sequence[Tensor]) -> list[Answer | AnswerNotFinite]:
+        started_s = time.perf_counter()
+        answers = self._bundle.defence.answer(torch.stack(list(images)).to(self._device))
+        scores = suspicion(answers.logits, answers.undefended_logits).cpu()
+        probabilities = answers.logits.softmax(1).cpu()
+        undefended = answers.undefended_logits.softmax(1).cpu()
+        denoised = answers.denoised.clamp(0.0, 1.0).cpu()
+        self._metrics.inference_compute.labels("infer").observe(time.perf_counter() - started_s)
+        rows = zip(denoised, probabilities, undefended, scores.tolist(), strict=True)
+        return [_finite(Answer(*row)) for row in rows]
+
+
+def _finite(answer: Answer) -> Answer | AnswerNotFinite:
+    total = answer.probabilities.sum() + answer.undefended_probabilities.sum()
+    if math.isfinite(float(total + answer.denoised.sum())):
+        return answer
+    return AnswerNotFinite("the model has no finite answer to this image; the model is at fault")

@@ -1,0 +1,108 @@
+"""Every setting of the service, read once from FEND_* variables and flags, frozen from then on.
+
+The only place that reads the environment.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fend.errors import FendError
+
+
+class SettingsError(FendError):
+    """A setting has a value that the service cannot start with."""
+
+    code: ClassVar[str] = "settings_invalid"
+
+
+class Settings(BaseSettings):
+    """Each field is the variable FEND_<NAME> and the flag --<name> of `fend serve`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FEND_", frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 means every interface."""
+
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Port to listen on; 0 picks a free one."""
+
+    admin_token: SecretStr | None = None
+    """Bearer token of the admin routes. Others can read flags: prefer the file or the variable."""
+
+    admin_token_file: Path | None = None
+    """File that holds the admin token, such as a mounted secret."""
+
+    models_dir: Path = Path("models")
+    """Folder of bundles, one folder each."""
+
+    default_model: str = "mnist"
+    """The model that answers when a request names none."""
+
+    data_dir: Path | None = None
+    """Folder of data sets that audits may use."""
+
+    state_dir: Path = Path(".fend/state")
+    """Folder for what must outlive the process: audits and uploaded data sets."""
+
+    device: str = "auto"
+    """Where models run: auto, cpu, cuda or cuda:N. auto takes a GPU where there is one."""
+
+    workers: int = Field(default=1, ge=1)
+    """Serving processes. Only 1 for now: one process batches best; run replicas for more."""
+
+    max_body_bytes: int = Field(default=10 * 1024 * 1024, ge=1)
+    """Largest request body."""
+
+    max_pixels: int = Field(default=16_000_000, ge=1)
+    """Largest image, as width times height, checked before it is decoded."""
+
+    queue_size: int = Field(default=256, ge=1)
+    """Images of a model that may be in the works at a time; more are refused with 429."""
+
+    max_batch: int = Field(default=64, ge=1)
+    """Most images that go through a model at once."""
+
+    request_timeout_s: float = Field(default=10.0, gt=0)
+    """Time for one answer, from the whole body on; later it is dropped and refused with 504."""
+
+    decode_threads: int = Field(default=2, ge=1)
+    """Threads that decode and encode images."""
+
+    torch_threads: int = Field(default=1, ge=1)
+    """Threads that the inference thread spreads one operation over."""
+
+    drain_delay_s: float = Field(default=5.0, ge=0)
+    """On SIGTERM: time of serving while not ready, so that a load balancer can notice."""
+
+    shutdown_timeout_s: float = Field(default=30.0, gt=0)
+    """On shutdown: time for requests in flight before they are cut off."""
+
+    log_format: Literal["console", "json"] = "console"
+    """How log lines look."""
+
+
+def read_settings(flags: Mapping[str, Any]) -> Settings:
+    """The settings from `flags`, where not None, over the environment, over the defaults.
+
+    Raises:
+        SettingsError: naming each bad setting, never its value where that is secret.
+    """
+    try:
+        settings = Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors(include_input=False)
+        )
+        raise SettingsError(f"bad setting: {problems}") from error
+    if settings.workers > 1:
+        raise SettingsError(
+            "workers: only 1 is supported for now; run several replicas behind a load balancer"
+        )
+    return settings
