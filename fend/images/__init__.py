@@ -1,0 +1,38 @@
+"""Untrusted image bytes to pixels, and pixels to PNG.
+
+`decode` is the only door: limits and structure are checked on the bytes (`container` and the file
+beside it for each format) before Pillow sees them; then pixels, polarity, padding.
+"""
+
+from fend.images.decode import DecodedImage, decode
+from fend.images.encode import encode_png
+from fend.images.errors import (
+    ContentTypeMismatch,
+    EmptyBody,
+    ImageCorrupt,
+    ImageError,
+    ImageMultiFrame,
+    ImageTooLarge,
+    ImageTooManyPixels,
+    ImageTruncated,
+    UnsupportedImageFormat,
+)
+from fend.images.spec import DEFAULT_LIMITS, DecodeLimits, InputSpec
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "ContentTypeMismatch",
+    "DecodeLimits",
+    "DecodedImage",
+    "EmptyBody",
+    "ImageCorrupt",
+    "ImageError",
+    "ImageMultiFrame",
+    "ImageTooLarge",
+    "ImageTooManyPixels",
+    "ImageTruncated",
+    "InputSpec",
+    "UnsupportedImageFormat",
+    "decode",
+    "encode_png",
+]

@@ -1,0 +1,142 @@
+"""Untrusted bytes to the tensor that a model takes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fend.images import bmp, jpeg, png, webp
+from fend.images.container import Container, ImageFormat
+from fend.images.errors import (
+    ContentTypeMismatch,
+    EmptyBody,
+    ImageTooLarge,
+    UnsupportedImageFormat,
+)
+from fend.images.pixels import load_upright, scale, to_samples
+from fend.images.polarity import is_dark_on_light
+from fend.images.spec import DEFAULT_LIMITS, DecodeLimits, InputSpec
+
+_READERS: dict[ImageFormat, Callable[[bytes, int], Container]] = {
+    "png": png.read_png,
+    "jpeg": jpeg.read_jpeg,
+    "webp": webp.read_webp,
+    "bmp": bmp.read_bmp,
+}
+
+_CONTENT_TYPES: dict[str, ImageFormat] = {
+    "image/png": "png",
+    "image/x-png": "png",
+    "image/jpeg": "jpeg",
+    "image/jpg": "jpeg",
+    "image/pjpeg": "jpeg",
+    "image/webp": "webp",
+    "image/bmp": "bmp",
+    "image/x-bmp": "bmp",
+    "image/x-ms-bmp": "bmp",
+}
+# What clients send when they do not know.
+_NO_CLAIM = ("", "application/octet-stream")
+
+_LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedImage:
+    """One picture, ready for a model.
+
+    Attributes:
+        pixels: float32 (C,H,W) in [0,1].
+        inverted: whether dark on light was turned into light on dark.
+        resized: whether the upright picture was scaled or padded to the target size.
+        source_size_px: (height, width) of the upright picture that was sent.
+    """
+
+    pixels: torch.Tensor
+    inverted: bool
+    resized: bool
+    source_format: ImageFormat
+    source_size_px: tuple[int, int]
+
+
+def decode(
+    data: bytes,
+    spec: InputSpec,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    content_type: str | None = None,
+) -> DecodedImage:
+    """Decode one PNG, JPEG, WebP or BMP into what `spec` asks for.
+
+    Thread-safe; changes no state of Pillow or of Python's warnings. An image that has the target
+    size already keeps its samples: 8-bit pixels are exactly value / 255.
+
+    Args:
+        data: the whole file.
+        content_type: the media type that the sender declared; None, empty or
+            `application/octet-stream` claims nothing.
+
+    Raises:
+        ImageError: nothing else, whatever the bytes are. The subclass and its `code` say why.
+    """
+    container = _read_container(data, limits, content_type)
+    image = scale(load_upright(container, spec), spec)
+    samples, alpha, white = to_samples(image, spec.channels)
+    luma = (samples @ _LUMA_WEIGHTS if spec.channels == 3 else samples[..., 0]) / white
+    inverted = spec.polarity == "light_on_dark" and is_dark_on_light(luma, alpha)
+
+    # Inverted as whole numbers, so that a negative gives exactly the pixels of its positive; and
+    # before compositing, so that dark strokes stay visible on the background.
+    colour = (white - samples if inverted else samples) / white
+    background = np.float32(spec.background == "white")
+    if alpha is not None:
+        colour = colour * alpha[..., None] + background * (1 - alpha[..., None])
+
+    target_px = (spec.height_px, spec.width_px)
+    height, width = colour.shape[:2]
+    canvas = np.full((*target_px, spec.channels), background, dtype=np.float32)
+    top, left = (target_px[0] - height) // 2, (target_px[1] - width) // 2
+    canvas[top : top + height, left : left + width] = colour
+
+    turned = container.orientation >= 5
+    source_size_px = container.size_px[::-1] if turned else container.size_px
+    return DecodedImage(
+        pixels=torch.from_numpy(np.ascontiguousarray(canvas.transpose(2, 0, 1))),
+        inverted=inverted,
+        resized=source_size_px != target_px,
+        source_format=container.format,
+        source_size_px=source_size_px,
+    )
+
+
+def _read_container(data: bytes, limits: DecodeLimits, content_type: str | None) -> Container:
+    if not data:
+        raise EmptyBody("The request has no image. Send the bytes of one file.")
+    if len(data) > limits.max_bytes:
+        raise ImageTooLarge(
+            f"The image has {len(data)} bytes, at most {limits.max_bytes} are accepted. "
+            "Scale it down or compress it."
+        )
+    found = _sniff(data)
+    if found is None:
+        raise UnsupportedImageFormat("This is no PNG, JPEG, WebP or BMP image. Send one of those.")
+    declared = (content_type or "").split(";")[0].strip().lower()
+    if declared not in _NO_CLAIM and _CONTENT_TYPES.get(declared) != found:
+        raise ContentTypeMismatch(
+            f"The image is declared as {declared[:100]!r} and is image/{found}. "
+            "Correct the Content-Type."
+        )
+    # Above Pillow's own bound it would warn; reading the bound changes nothing.
+    max_pixels = min(limits.max_pixels, Image.MAX_IMAGE_PIXELS or limits.max_pixels)
+    return _READERS[found](data, max_pixels)
+
+
+def _sniff(data: bytes) -> ImageFormat | None:
+    if data.startswith(png.SIGNATURE):
+        return "png"
+    if data.startswith(jpeg.SIGNATURE):
+        return "jpeg"
+    if webp.is_webp(data):
+        return "webp"
+    return "bmp" if data.startswith(bmp.SIGNATURE) else None

@@ -1,0 +1,138 @@
+"""A container to upright, scaled samples. All that Pillow does to untrusted bytes is here."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    WebPImagePlugin,
+)
+
+from fend.images.container import Container
+from fend.images.errors import ImageCorrupt, ImageTruncated
+from fend.images.spec import InputSpec
+
+# Imported so that these four are registered; else the first WebP would load every plugin there is.
+_PLUGINS = (BmpImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
+
+# What Pillow raises on damaged files (UnidentifiedImageError is an OSError).
+_PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    EOFError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pixels per target pixel that are left for the filter after cheap reduction by whole factors;
+# above 3 the result is close to filtering the full picture (Pillow's handbook, Image.resize).
+_REDUCING_GAP = 4
+
+
+def load_upright(container: Container, spec: InputSpec) -> Image.Image:
+    """Decode to mode L, LA, RGB, RGBA, or F in 0..65535 for 16-bit grey, and undo the rotation.
+
+    Colour profiles are ignored. 16-bit colour keeps its high byte.
+
+    Raises:
+        ImageTruncated, ImageCorrupt.
+    """
+    try:
+        image = Image.open(io.BytesIO(container.stream), formats=[container.format])
+        if image.size != container.size_px[::-1]:
+            raise ValueError(f"two sizes: {container.size_px[::-1]} and {image.size}")
+        # A JPEG decoder can scale by 1/2 to 1/8 on the way, in time and memory too.
+        longest = _REDUCING_GAP * max(spec.height_px, spec.width_px)
+        image.draft(None, (longest, longest))
+        image.load()
+        plain = _plain_mode(image, container.transparent_colour)
+    except _PILLOW_ERRORS as error:
+        name = container.format.upper()
+        if str(error).startswith("image file is truncated"):
+            raise ImageTruncated(f"The {name} ends early. Send the whole file.") from error
+        raise ImageCorrupt(f"The {name} cannot be decoded ({error}). Save it again.") from error
+    if container.orientation in _UPRIGHT:
+        return plain.transpose(_UPRIGHT[container.orientation])
+    return plain
+
+
+def _plain_mode(image: Image.Image, transparent: tuple[int, ...] | None) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow would clip it at 255
+        samples = np.asarray(image)
+        if transparent is None:
+            return Image.fromarray(samples.astype(np.float32))
+        opaque = samples != transparent[0]
+        grey = Image.fromarray(((samples.astype(np.float32) + 128) // 257).astype(np.uint8))
+        return _with_alpha(grey, opaque)
+    if image.mode == "1":
+        image = image.convert("L")
+    elif image.mode not in ("L", "LA", "RGB", "RGBA"):  # P, CMYK
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if transparent is None:
+        return image
+    opaque = np.asarray(image).reshape(*image.size[::-1], -1) != np.array(transparent)
+    return _with_alpha(image, opaque.any(axis=-1))
+
+
+def _with_alpha(image: Image.Image, opaque: npt.NDArray[np.bool_]) -> Image.Image:
+    alpha = Image.fromarray(opaque.astype(np.uint8) * 255)
+    mode = "LA" if image.mode == "L" else "RGBA"
+    return Image.merge(mode, [*image.split(), alpha])
+
+
+def scale(image: Image.Image, spec: InputSpec) -> Image.Image:
+    """To the target size, or within it for `fit`; an image of that size is returned untouched.
+
+    Antialiased: reduction by whole factors, then Pillow's bilinear filter, whose support grows with
+    the factor. It never overshoots and is smooth where small pictures are enlarged, neither
+    of which holds for all of box, bicubic and Lanczos. Alpha is taken into account.
+    """
+    width, height = spec.width_px, spec.height_px
+    if spec.resize == "fit":
+        factor = min(width / image.width, height / image.height)
+        width = min(width, max(1, round(image.width * factor)))
+        height = min(height, max(1, round(image.height * factor)))
+    if image.size == (width, height):
+        return image
+    return image.resize(
+        (width, height), Image.Resampling.BILINEAR, reducing_gap=float(_REDUCING_GAP)
+    )
+
+
+def to_samples(
+    image: Image.Image, channels: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None, np.float32]:
+    """(H,W,channels) samples, (H,W) alpha in [0,1] or None, and the sample that is white.
+
+    Samples are whole numbers unless the image was scaled in 16 bit. Grey is BT.601 luma.
+    """
+    if channels == 1 and image.mode in ("RGB", "RGBA"):
+        image = image.convert("L" if image.mode == "RGB" else "LA")
+    samples = np.array(image, dtype=np.float32).reshape(image.height, image.width, -1)
+    alpha = None
+    if image.mode in ("LA", "RGBA"):
+        samples, alpha = samples[..., :-1], samples[..., -1] / np.float32(255)
+    samples = np.repeat(samples, channels // samples.shape[-1], axis=-1)
+    return samples, alpha, np.float32(65535 if image.mode == "F" else 255)

@@ -1,0 +1,49 @@
+"""What a model takes as input, and how much an upload may ask of us."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+
+class InputSpec(BaseModel, frozen=True, extra="forbid"):
+    """The picture that a model expects; stored in a bundle's manifest.
+
+    Attributes:
+        channels: 1 is grey (ITU-R BT.601 luma), 3 is RGB.
+        background: what transparent pixels and padding are in the result.
+        resize: `fit` keeps the aspect ratio and pads, `stretch` fills height and width.
+        polarity: `light_on_dark` inverts pictures that are dark on light (see `polarity.py`).
+    """
+
+    channels: Literal[1, 3]
+    height_px: int = Field(ge=1, le=4096)
+    width_px: int = Field(ge=1, le=4096)
+    background: Literal["black", "white"] = "black"
+    resize: Literal["fit", "stretch"] = "fit"
+    polarity: Literal["as_is", "light_on_dark"] = "as_is"
+
+    @model_validator(mode="after")
+    def _light_needs_dark(self) -> Self:
+        if self.polarity == "light_on_dark" and self.background == "white":
+            raise ValueError("polarity 'light_on_dark' needs background 'black'")
+        return self
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """Upper bounds, checked before any pixel is decoded.
+
+    Pillow's own bound (`PIL.Image.MAX_IMAGE_PIXELS`, 89 million) holds as well: a greater
+    `max_pixels` has no effect.
+    """
+
+    max_bytes: int = 10 * 2**20
+    max_pixels: int = 16_000_000
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1 or self.max_pixels < 1:
+            raise ValueError(f"limits must be at least 1, got {self}")
+
+
+DEFAULT_LIMITS = DecodeLimits()

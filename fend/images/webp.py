@@ -1,0 +1,61 @@
+"""The structure of a WebP file (RFC 9649)."""
+
+import struct
+
+from fend.images.container import MAX_PARTS, Container, check_size
+from fend.images.errors import ImageCorrupt, ImageMultiFrame, ImageTruncated
+from fend.images.tiff_tags import read_orientation
+
+_ANIMATION_FLAG = 0x02
+
+
+def is_webp(data: bytes) -> bool:
+    return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+
+
+def read_webp(data: bytes, max_pixels: int) -> Container:
+    """Size, orientation and number of frames of a WebP.
+
+    Raises:
+        ImageTooManyPixels, ImageTruncated, ImageCorrupt, ImageMultiFrame.
+    """
+    if len(data) < 30:
+        raise ImageTruncated("The WebP ends early. Send the whole file.")
+    height_px, width_px = _size(data)
+    check_size(height_px, width_px, max_pixels)
+    file_end = 8 + int.from_bytes(data[4:8], "little")
+    if file_end > len(data):
+        raise ImageTruncated("The WebP ends early. Send the whole file.")
+
+    orientation = 1
+    position = 12
+    for _ in range(MAX_PARTS):
+        if position + 8 > file_end:
+            break
+        kind, length = struct.unpack_from("<4sI", data, position)
+        body_end = position + 8 + length
+        if kind in (b"ANIM", b"ANMF") or (kind == b"VP8X" and data[20] & _ANIMATION_FLAG):
+            raise ImageMultiFrame("The WebP is an animation. Send one still picture.")
+        if kind == b"EXIF":
+            orientation = read_orientation(data[position + 8 : body_end])
+        position = body_end + length % 2
+    else:
+        raise ImageCorrupt(f"The WebP has more than {MAX_PARTS} chunks. Save it again.")
+    return Container(
+        format="webp", stream=data, size_px=(height_px, width_px), orientation=orientation
+    )
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    """(height, width) from the first chunk, of which there are three kinds."""
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width = int.from_bytes(data[24:27], "little") + 1
+        return int.from_bytes(data[27:30], "little") + 1, width
+    if kind == b"VP8L" and data[20] == 0x2F:
+        bits = int.from_bytes(data[21:25], "little")
+        return ((bits >> 14) & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    if kind == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return height & 0x3FFF, width & 0x3FFF
+    raise ImageCorrupt("The WebP does not begin with a picture. Save it again.")
