@@ -17,7 +17,7 @@ class FGSM(BaseModel, frozen=True, extra="forbid"):
     objective: Objective = Objective()
 
     def perturb(self, problem: Problem) -> Tensor:
-        """x + epsilon * sign(gradient); pixels with a zero gradient stay (L2: the unit gradient)."""
+        """x + epsilon * sign(gradient); pixels without a gradient stay (L2: its direction)."""
         gradient, _, _ = problem.victim.gradient(
             problem.images, partial(problem.objective.values, labels=problem.labels)
         )

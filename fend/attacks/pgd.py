@@ -1,4 +1,4 @@
-"""Projected gradient descent (Madry et al. 2017; eq. 3 of the paper) and, without a random start, BIM."""
+"""Projected gradient descent (Madry et al. 2017; eq. 3); BIM without its random start."""
 
 from dataclasses import dataclass
 from functools import partial

@@ -1,5 +1,7 @@
 """A residual U-Net denoiser: out = x + net(x), after Liao et al. 2018 (HGD), for small images."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,7 +28,7 @@ class ResidualUNet(nn.Module):
             _block(before, after, stride=1 if scale == 0 else 2)
             for scale, (before, after) in enumerate(zip([folded, *widths], widths, strict=False))
         )
-        pairs = list(zip(widths, widths[1:], strict=False))[::-1]
+        pairs = list(pairwise(widths))[::-1]
         self.lift = nn.ModuleList(nn.Conv2d(below, skip, kernel_size=1) for skip, below in pairs)
         self.merge = nn.ModuleList(_block(2 * skip, skip) for skip, _ in pairs)
         self.last = nn.Conv2d(width, folded, kernel_size=3, padding=1)

@@ -1,0 +1,42 @@
+# Everything lives in .venv; `make serve` and `make test` do all the set-up on a fresh machine.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install serve test check bench up clean
+
+install: .venv/.service            ## what serving needs
+
+serve: install                     ## serve the shipped models; FEND_* variables are settings
+	$(BIN)/fend serve
+
+test: .venv/.dev                   ## the whole test suite
+	$(BIN)/pytest
+
+check: .venv/.dev                  ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/.dev                  ## see benchmarks/README.md
+	$(BIN)/python -m benchmarks.agreement
+
+up:                                ## the compose deployment
+	docker/admin-token.sh
+	docker compose up -d --build --wait
+
+.venv/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Fend needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.service: .venv/.python pyproject.toml constraints.txt
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/.dev: .venv/.python pyproject.toml constraints.txt
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ .venv/.service
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache
