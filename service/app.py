@@ -6,15 +6,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import torch
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 import fend
-from service.api import classify, console, denoise, health, models
+from service.api import audits, classify, console, denoise, health, models
 from service.api.answering import Answering
 from service.api.health import Readiness
 from service.api.limits import RequestLimits
 from service.api.problems import Problem, add_problem_handlers
-from service.api.security import admin_token
+from service.api.security import admin_token, require_admin
+from service.runtime.jobs import AuditJobs
 from service.runtime.lifecycle import Lifecycle
 from service.runtime.metrics import Metrics
 from service.runtime.repository import Repository
@@ -41,9 +42,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.admin_token = admin_token(settings)
     app.state.lifecycle = Lifecycle()
     app.state.repository = Repository(settings, metrics)
+    app.state.audits = AuditJobs(settings, app.state.repository, metrics)
 
     for public in (classify, denoise, models, health, console):
         app.include_router(public.router)
+    app.include_router(audits.router, dependencies=[Depends(require_admin)])
     add_problem_handlers(app)
     app.add_middleware(RequestLimits, max_body_bytes=settings.max_body_bytes, metrics=metrics)
     _document_problems(app)
@@ -60,7 +63,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.readiness = Readiness(state.repository, state.lifecycle)
     try:
         await state.repository.open()
-        yield
+        await state.audits.start()
+        try:
+            yield
+        finally:
+            await state.audits.stop()
     finally:
         await state.repository.close()
         decoders.shutdown()

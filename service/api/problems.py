@@ -18,6 +18,8 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "unauthorized": 401,
     "model_unknown": 404,
     "audit_unknown": 404,
+    "audit_ended": 409,
+    "audit_not_finished": 409,
     "body_too_large": 413,
     "image_too_large_bytes": 413,
     "image_too_many_pixels": 413,

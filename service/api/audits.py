@@ -1,0 +1,182 @@
+"""The routes of audits. The app includes this router behind `require_admin`."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from enum import StrEnum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi.responses import PlainTextResponse, StreamingResponse
+
+from fend.audit import AuditDocument, Timing, from_request, to_markdown
+from service.api.audit_schemas import AuditDetail, AuditList, AuditSummary, detail, summary
+from service.api.problems import problem_docs
+from service.runtime.audit_store import AuditRecord
+from service.runtime.jobs import AuditJobs
+
+MAX_WAIT_S = 300.0
+
+EXAMPLES: dict[str, Any] = {
+    "quick": {"summary": "A first look", "value": {"preset": "quick", "model": "mnist"}},
+    "overrides": {
+        "summary": "A preset, and what differs",
+        "value": {
+            "preset": "paper",
+            "model": "mnist",
+            "samples": 1000,
+            "threat": {"norm": "linf", "epsilon": 0.1},
+        },
+    },
+    "full": {
+        "summary": "Everything said",
+        "value": {
+            "model": "mnist",
+            "dataset": "mnist:test",
+            "samples": 500,
+            "seed": 1,
+            "threat": {"norm": "l2", "epsilon": 2.0},
+            "knowledge": ["white_box"],
+            "attacks": [{"name": "fgsm"}, {"name": "pgd", "steps": 40, "restarts": 5}],
+        },
+    },
+}
+
+router = APIRouter(prefix="/v1/admin/audits", tags=["audits"], responses=problem_docs(401))
+
+
+class ReportFormat(StrEnum):
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=AuditSummary,
+    responses={
+        200: {"description": "It ended within `wait`.", "model": AuditDetail},
+        **problem_docs(404, 409, 422),
+    },
+)
+async def start_audit(
+    request: Request,
+    response: Response,
+    body: Annotated[
+        dict[str, Any],
+        Body(
+            description="A whole spec, or a `preset` (quick, paper) and what differs from it. "
+            "Only `model` is always needed.",
+            openapi_examples=EXAMPLES,
+        ),
+    ],
+    wait: Annotated[
+        float | None,
+        Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait for the end before answering."),
+    ] = None,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+) -> AuditSummary | Response:
+    """Attack a model beside serving. The answer has a `Location` to follow."""
+    jobs = _jobs(request)
+    record = await jobs.submit(from_request(body), idempotency_key)
+    location = {"Location": f"{router.prefix}/{record.id}"}
+    if wait is not None:
+        record = await _wait(request, record, wait)
+        if record.state.ended:
+            ended = detail(record, None, await jobs.result(record))
+            return Response(
+                ended.model_dump_json(), 200, headers=location, media_type="application/json"
+            )
+    response.headers.update(location)
+    return summary(record, jobs.eta_s(record))
+
+
+@router.get("")
+async def list_audits(request: Request) -> AuditList:
+    """The last audits, newest first."""
+    jobs = _jobs(request)
+    records = await jobs.newest()
+    return AuditList(audits=[summary(record, jobs.eta_s(record)) for record in records])
+
+
+@router.get("/{audit_id}", responses=problem_docs(404))
+async def get_audit(request: Request, audit_id: str) -> AuditDetail:
+    """How far an audit is, and what it found so far."""
+    jobs = _jobs(request)
+    record = await jobs.get(audit_id)
+    return detail(record, jobs.eta_s(record), await jobs.result(record))
+
+
+@router.get(
+    "/{audit_id}/report",
+    response_model=AuditDocument,
+    responses={200: {"content": {"text/markdown": {}}}, **problem_docs(404, 409)},
+)
+async def get_report(
+    request: Request,
+    audit_id: str,
+    format: Annotated[
+        ReportFormat | None, Query(description="Wins over the Accept header.")
+    ] = None,
+    accept: Annotated[str, Header()] = "",
+) -> AuditDocument | Response:
+    """The report of a finished audit: JSON, or Markdown where that is asked for."""
+    jobs = _jobs(request)
+    record = await jobs.get(audit_id)
+    report = await jobs.report(record)
+    if format is None:
+        format = ReportFormat.MARKDOWN if "text/markdown" in accept else ReportFormat.JSON
+    if format is ReportFormat.MARKDOWN:
+        return PlainTextResponse(to_markdown(report), media_type="text/markdown")
+    return AuditDocument(result=report, timing=_timing(record))
+
+
+@router.get(
+    "/{audit_id}/samples",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/x-ndjson": {}}}, **problem_docs(404)},
+)
+async def get_samples(request: Request, audit_id: str) -> StreamingResponse:
+    """The raw rows so far as JSON Lines: `kind` is clean, attack, or cost (passes of a shard)."""
+    jobs = _jobs(request)
+    await jobs.get(audit_id)
+
+    def lines() -> Iterator[str]:
+        for shard in jobs.rows(audit_id):
+            yield "".join(row.model_dump_json() + "\n" for row in shard)
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+@router.delete("/{audit_id}", responses=problem_docs(404, 409))
+async def cancel_audit(request: Request, audit_id: str) -> AuditSummary:
+    """Stop an audit at once. What it found so far stays."""
+    return summary(await _jobs(request).cancel(audit_id), None)
+
+
+def _jobs(request: Request) -> AuditJobs:
+    jobs: AuditJobs = request.app.state.audits
+    return jobs
+
+
+async def _wait(request: Request, record: AuditRecord, timeout_s: float) -> AuditRecord:
+    """Wait for the end of an audit, but not beyond the service's own: it drains meanwhile."""
+    jobs = _jobs(request)
+    waiting = asyncio.create_task(jobs.wait(record.id, timeout_s))
+    draining = asyncio.create_task(request.app.state.lifecycle.wait_draining())
+    await asyncio.wait([waiting, draining], return_when=asyncio.FIRST_COMPLETED)
+    for task in (waiting, draining):
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    return await jobs.get(record.id)
+
+
+def _timing(record: AuditRecord) -> Timing:
+    assert record.started_at is not None, "an audit with a report has started"
+    assert record.finished_at is not None, "an audit with a report has finished"
+    return Timing(
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        wall_time_s=(record.finished_at - record.started_at).total_seconds(),
+    )

@@ -1,0 +1,119 @@
+"""Runs an audit in a process of its own, and starts it anew where it left off when it dies."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import ClassVar
+
+import structlog
+
+from fend.audit import Source
+from fend.errors import FendError
+from service.runtime.audit_worker import MESSAGE, Done, Failed, Message, Opened, ShardDone, Task
+
+MAX_RESTARTS = 3
+"""For the same shard; a finished shard starts the count anew."""
+
+RESTART_DELAY_S = 0.2
+"""Before the first restart; longer before each further one."""
+
+_MAX_MESSAGE_BYTES = 256 * 2**20
+
+
+class AuditWorkerDied(FendError):
+    """The process that attacks ended without a word, again and again."""
+
+    code: ClassVar[str] = "audit_worker_died"
+
+
+class AuditFailed(FendError):
+    """The worker said why it cannot go on; `code` is that of its error."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]
+
+
+async def execute(
+    task: Task,
+    on_source: Callable[[Source], Awaitable[None]],
+    on_shard: Callable[[ShardDone], Awaitable[None]],
+) -> None:
+    """Run every shard that is left. Cancelling this kills the worker at once.
+
+    `on_source` is told what each started worker works with, and may raise; `on_shard` keeps a
+    shard. A shard counts as finished when `on_shard` has returned.
+
+    Raises:
+        AuditFailed: with the worker's own code and message.
+        AuditWorkerDied: it died on the same shard once more than `MAX_RESTARTS` times.
+    """
+    finished = list(task.finished_shards)
+    deaths = 0
+
+    async def keep(shard: ShardDone) -> None:
+        nonlocal deaths
+        await on_shard(shard)
+        finished.append(shard.number)
+        deaths = 0
+
+    while True:
+        rest = task.model_copy(update={"finished_shards": tuple(finished)})
+        exit_code = await _run_worker(rest, on_source, keep)
+        if exit_code is None:
+            return
+        deaths += 1
+        if deaths > MAX_RESTARTS:
+            raise AuditWorkerDied(
+                f"the audit's process died {deaths} times in a row after {len(finished)} finished "
+                f"shards (the last time with {_how(exit_code)}); the service's log may say why. "
+                "If memory ran out, try a smaller shard_size"
+            )
+        structlog.get_logger().warning(
+            "audit worker died", model=task.spec.model, exit_code=exit_code, deaths=deaths
+        )
+        await asyncio.sleep(RESTART_DELAY_S * deaths)
+
+
+async def _run_worker(
+    task: Task,
+    on_source: Callable[[Source], Awaitable[None]],
+    on_shard: Callable[[ShardDone], Awaitable[None]],
+) -> int | None:
+    """One worker's life: None when it did everything, else the code with which it died."""
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "service.runtime.audit_worker",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=_MAX_MESSAGE_BYTES,
+        start_new_session=True,  # Ctrl-C is for the service, which then ends its worker
+    )  # fmt: skip
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    try:
+        try:
+            worker.stdin.write(task.model_dump_json().encode() + b"\n")
+            await worker.stdin.drain()
+        except (BrokenPipeError, ConnectionResetError):
+            return await worker.wait()
+        while line := await worker.stdout.readline():
+            if not line.endswith(b"\n"):
+                break  # it died in the middle of a message
+            message: Message = MESSAGE.validate_json(line)
+            if isinstance(message, Opened):
+                await on_source(message.source)
+            elif isinstance(message, ShardDone):
+                await on_shard(message)
+            elif isinstance(message, Failed):
+                raise AuditFailed(message.code, message.message)
+            elif isinstance(message, Done):
+                return None
+        return await worker.wait()
+    finally:
+        if worker.returncode is None:
+            worker.kill()
+        await worker.wait()
+
+
+def _how(exit_code: int) -> str:
+    return f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
