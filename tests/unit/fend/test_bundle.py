@@ -1,0 +1,167 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fend.bundle import (
+    BundleCorrupt,
+    BundleError,
+    BundleIncompatible,
+    BundleMissing,
+    SuspicionRule,
+    annotate,
+    load_bundle,
+    read_manifest,
+    save_bundle,
+)
+from fend.images import InputSpec
+from fend.models import build
+
+
+@pytest.fixture()
+def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "tiny"
+    _save(place, seed=0)
+    return place
+
+
+def _save(place: Path, seed: int):
+    torch.manual_seed(seed)
+    return save_bundle(
+        place,
+        name="tiny",
+        input_spec=InputSpec(channels=1, height_px=28, width_px=28, polarity="light_on_dark"),
+        labels=[str(digit) for digit in range(10)],
+        denoiser=("paper-autoencoder", {}, build("paper-autoencoder", {})),
+        classifier=("paper-lenet", {}, build("paper-lenet", {})),
+        suspicion=SuspicionRule(threshold=0.3, false_positive_rate=0.01),
+        about={"recipe": {"name": "tiny"}},
+        card="# tiny\n",
+    )
+
+
+def _edit(folder: Path, change) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def test_what_is_saved_answers_the_same_after_loading(tmp_path) -> None:
+    manifest = _save(tmp_path / "tiny", seed=0)
+    bundle = load_bundle(tmp_path / "tiny")
+    torch.manual_seed(0)
+    denoiser, classifier = build("paper-autoencoder", {}), build("paper-lenet", {})
+    images = torch.rand(3, 1, 28, 28)
+    assert torch.equal(bundle.defence(images), classifier(denoiser(images)))
+    assert bundle.manifest == manifest
+    assert not any(p.requires_grad for p in bundle.defence.parameters())
+    assert not bundle.defence.training
+
+
+def test_the_version_is_the_content_and_nothing_else(folder, tmp_path) -> None:
+    version = read_manifest(folder).version
+    assert _save(tmp_path / "again", seed=0).version == version
+    assert _save(tmp_path / "other", seed=1).version != version
+    assert annotate(folder, {"note": "measured"}, "# card\n").version == version
+    assert load_bundle(folder).manifest.about == {"note": "measured"}
+
+
+def test_saving_replaces_the_whole_bundle(folder) -> None:
+    (folder / "stray.txt").write_text("old")
+    _save(folder, seed=1)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md", "classifier.safetensors", "denoiser.safetensors", "manifest.json",
+    ]  # fmt: skip
+    assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
+
+
+def test_a_changed_weight_is_noticed(folder) -> None:
+    path = folder / "denoiser.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BundleCorrupt, match=r"denoiser\.safetensors"):
+        load_bundle(folder)
+
+
+def test_an_edited_manifest_is_noticed(folder) -> None:
+    _edit(folder, lambda m: m["content"]["labels"].reverse())
+    with pytest.raises(BundleCorrupt, match="edited"):
+        load_bundle(folder)
+
+
+def test_missing_files_are_named(folder, tmp_path) -> None:
+    with pytest.raises(BundleMissing, match=r"manifest\.json"):
+        load_bundle(tmp_path / "nowhere")
+    (folder / "classifier.safetensors").unlink()
+    with pytest.raises(BundleMissing, match=r"classifier\.safetensors"):
+        load_bundle(folder)
+
+
+def _resave_weights(folder: Path, change) -> None:
+    """Weights that do not fit, with digests that do: a bundle from a broken exporter."""
+    import hashlib
+
+    from fend.bundle import Content, content_version
+
+    path = folder / "classifier.safetensors"
+    state = load_file(path)
+    change(state)
+    save_file(state, path)
+
+    def fix(manifest) -> None:
+        content = manifest["content"]
+        content["classifier"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        manifest["version"] = content_version(Content.model_validate(content))
+
+    _edit(folder, fix)
+
+
+def test_a_missing_tensor_is_named(folder) -> None:
+    _resave_weights(folder, lambda state: state.pop("head.1.bias"))
+    with pytest.raises(BundleIncompatible, match=r"head\.1\.bias"):
+        load_bundle(folder)
+
+
+def test_a_tensor_of_another_shape_is_named(folder) -> None:
+    _resave_weights(folder, lambda state: state.update({"head.3.bias": torch.zeros(11)}))
+    with pytest.raises(BundleIncompatible, match=r"head\.3\.bias"):
+        load_bundle(folder)
+
+
+def test_nan_weights_are_refused(folder) -> None:
+    _resave_weights(folder, lambda state: state["head.3.bias"].fill_(float("nan")))
+    with pytest.raises(BundleCorrupt, match="NaN"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m["content"]["classifier"].update(file="../../etc/passwd.safetensors"),
+        lambda m: m["content"]["classifier"].update(file="weights.pkl"),
+        lambda m: m.update(format="fend-bundle/9"),
+        lambda m: m["content"].update(labels=["only one"]),
+        lambda m: m.update(surprise=1),
+        lambda m: m.pop("version"),
+    ],
+)
+def test_a_manifest_that_breaks_the_format_is_refused(folder, change) -> None:
+    _edit(folder, change)
+    with pytest.raises(BundleError):
+        load_bundle(folder)
+
+
+def test_an_unknown_architecture_is_incompatible_not_a_crash(folder) -> None:
+    from fend.bundle import Content, content_version
+
+    def change(manifest) -> None:
+        manifest["content"]["denoiser"]["architecture"] = "from-the-future"
+        manifest["version"] = content_version(Content.model_validate(manifest["content"]))
+
+    _edit(folder, change)
+    with pytest.raises(BundleIncompatible, match="from-the-future"):
+        load_bundle(folder)
