@@ -126,9 +126,12 @@ def app_settings(tiny_bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
-def app_client(app_settings: Settings) -> Iterator[httpx.Client]:
+def app_client(
+    app_settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[httpx.Client]:
     """A client of a service in this process; shared, so leave it as it was."""
-    with serving(create_app(app_settings)) as client:
+    own_state = {"state_dir": tmp_path_factory.mktemp("app_client")}  # one service, one state_dir
+    with serving(create_app(app_settings.model_copy(update=own_state))) as client:
         yield client
 
 

@@ -5,7 +5,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from service.api.problems import problem_docs
-from service.api.schemas import ModelDetail, ModelList, ModelSummary
+from service.api.schemas import LastAudit, ModelDetail, ModelList, ModelSummary
+from service.runtime.jobs import AuditJobs
 from service.runtime.repository import RefusedModel, Repository, ServingModel
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -29,7 +30,29 @@ async def show_model(request: Request, name: str) -> ModelDetail:
     summary = _summary(name, model, request.app.state.settings.default_model)
     if isinstance(model, RefusedModel):
         return ModelDetail(**summary)
-    return ModelDetail(**summary, card=model.card, about=model.manifest.about)
+    return ModelDetail(
+        **summary,
+        card=model.card,
+        about=model.manifest.about,
+        last_audit=await _last_audit(request.app.state.audits, name),
+    )
+
+
+async def _last_audit(audits: AuditJobs, name: str) -> LastAudit | None:
+    record = await audits.last_succeeded(name)
+    if record is None:
+        return None
+    report = await audits.report(record)
+    return LastAudit(
+        id=record.id,
+        model_version=record.model_version,
+        dataset=record.spec.dataset,
+        threat=record.spec.threat,
+        finished_at=record.finished_at,
+        verdict=report.verdict,
+        clean=report.clean.defended,
+        worst_case=report.worst_case,
+    )
 
 
 def _summary(name: str, model: ServingModel | RefusedModel, default: str) -> dict[str, Any]:

@@ -35,6 +35,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "bundle_missing": 503,
     "draining": 503,
     "not_ready": 503,
+    "state_unavailable": 503,
     "stopping": 503,
     "deadline_exceeded": 504,
 }

@@ -1,10 +1,13 @@
 """What the routes answer."""
 
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fend.audit.report import Share
 from fend.images import InputSpec
+from fend.threat import ThreatModel
 
 
 class ModelRef(BaseModel):
@@ -105,6 +108,19 @@ class ModelSummary(BaseModel):
     )
 
 
+class LastAudit(BaseModel):
+    """What the newest finished audit of a model says."""
+
+    id: str
+    model_version: str = Field(description="The version that was attacked.")
+    dataset: str
+    threat: ThreatModel
+    finished_at: datetime | None
+    verdict: str
+    clean: Share
+    worst_case: Share
+
+
 class ModelDetail(ModelSummary):
     """All that is known of a model."""
 
@@ -112,7 +128,7 @@ class ModelDetail(ModelSummary):
     about: dict[str, Any] | None = Field(
         default=None, description="Where it comes from and what was measured."
     )
-    last_audit: dict[str, Any] | None = None
+    last_audit: LastAudit | None = None
 
 
 class ModelList(BaseModel):

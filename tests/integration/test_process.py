@@ -1,0 +1,165 @@
+"""The process: how it starts, what it prints, and how it stops."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+PNG_TYPE = {"Content-Type": "image/png"}
+Digits = list[tuple[bytes, str]]
+RunServer = Callable[..., AbstractContextManager[Any]]
+
+
+def test_sigterm_stops_readiness_at_once_serves_on_and_ends_well(
+    run_server: RunServer, tiny_bundle_dir: Path, tmp_path: Path, digit_pngs: Digits
+) -> None:
+    data, label = digit_pngs[0]
+    with run_server(tiny_bundle_dir, tmp_path, drain_delay_s=2) as server:
+        assert server.token not in server.output()
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: httpx.get(f"{server.base_url}/readyz").status_code == 503)
+        assert httpx.get(f"{server.base_url}/readyz").json()["code"] == "draining"
+        # New connections are still served: this is what the delay is for.
+        served = httpx.post(f"{server.base_url}/v1/classify", content=data, headers=PNG_TYPE)
+        assert served.json()["label"] == label
+        assert server.process.wait(30) == 0
+        lines = server.output()
+        assert '"event": "stopped"' in lines
+        assert "Traceback" not in lines
+
+
+def test_a_request_in_flight_is_finished_before_the_end(
+    run_server: RunServer, tiny_bundle_dir: Path, tmp_path: Path, digit_pngs: Digits
+) -> None:
+    data, label = digit_pngs[0]
+    with run_server(tiny_bundle_dir, tmp_path, drain_delay_s=0) as server:
+        host, port = server.base_url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            head = (
+                f"POST /v1/classify HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/png\r\n"
+                f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n"
+            )
+            connection.sendall(head.encode() + data[:100])
+            time.sleep(0.3)  # let the server take the request up
+            server.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: not _accepts(host, int(port)))
+            connection.sendall(data[100:])
+            response = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert response.startswith(b"HTTP/1.1 200"), response
+        assert json.loads(response.split(b"\r\n\r\n", 1)[1])["label"] == label
+        assert server.process.wait(30) == 0
+
+
+def test_each_request_is_one_json_line_without_secrets(live_server: Any) -> None:
+    headers = {"Authorization": f"Bearer {live_server.token}", "X-Request-ID": "my-id.1"}
+    response = httpx.get(f"{live_server.base_url}/v1/models/nobody", headers=headers)
+    assert response.headers["x-request-id"] == "my-id.1"
+    lines: list[dict[str, Any]] = []
+
+    def logged() -> bool:
+        written = live_server.output()
+        assert live_server.token not in written
+        lines.extend(json.loads(line) for line in written.splitlines() if line[0] == "{")
+        return any(line.get("request_id") == "my-id.1" for line in lines)
+
+    wait_for(logged)
+    [line] = [line for line in lines if line.get("request_id") == "my-id.1"]
+    assert (line["route"], line["status"]) == ("/v1/models/{name}", 404)
+    assert line["code"] == "model_unknown"
+    assert line["duration_ms"] > 0
+
+
+def test_torchvision_and_training_are_never_imported(tiny_bundle_dir: Path, tmp_path: Path) -> None:
+    script = """
+import asyncio, sys
+from pathlib import Path
+from service.app import create_app
+from service.settings import Settings
+async def start(app):
+    async with app.router.lifespan_context(app):
+        pass
+models, state = map(Path, sys.argv[1:])
+asyncio.run(start(create_app(Settings(models_dir=models, state_dir=state, device="cpu"))))
+print([name for name in sys.modules if name.split(".")[0] in ("torchvision", "training")])
+"""
+    done = start([sys.executable, "-c", script, str(tiny_bundle_dir), str(tmp_path)])
+    assert done.stdout.strip().splitlines()[-1] == "[]", done.stderr
+
+
+@pytest.mark.parametrize("what", ["no models", "port in use", "no such device", "empty token"])
+def test_a_failed_start_is_one_clear_line_and_exit_code_3(
+    what: str, tiny_bundle_dir: Path, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        flags, says = {
+            "no models": (["--models-dir", str(tmp_path)], "FEND_MODELS_DIR"),
+            "port in use": (["--port", str(port)], f"127.0.0.1:{port}"),
+            "no such device": (["--device", "abacus"], "abacus"),
+            "empty token": (["--admin-token", ""], "token"),
+        }[what]
+        usual = ["--models-dir", str(tiny_bundle_dir), "--port", "0", "--device", "cpu"]
+        done = start([sys.executable, "-m", "service", *usual, *flags], cwd=tmp_path)
+    assert done.returncode == 3
+    [line] = done.stderr.strip().splitlines()
+    assert says in line
+    assert done.stdout == ""
+
+
+def test_a_generated_token_is_shown_once_and_works(tiny_bundle_dir: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "service", "--port", "0", "--models-dir", tiny_bundle_dir]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        block = [process.stderr.readline() for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert "http://127.0.0.1:" in block[0]
+    assert "mnist  sha256:" in block[1]
+    token = block[2].split()[2]
+    assert len(token) >= 32
+    assert token not in out + err
+
+
+def clean_environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name[:5] != "FEND_"}
+    return kept | {"OMP_NUM_THREADS": "1"}
+
+
+def start(command: list[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=cwd, env=clean_environment(), capture_output=True, text=True, timeout=60
+    )
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        threading.Event().wait(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+def _accepts(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
