@@ -19,6 +19,9 @@ from fend.errors import FendError
 
 FILE = "audits.sqlite"
 
+_LOCK_TIMEOUT_S = 2.0
+"""For a service that is just ending to let go of the file."""
+
 _SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE audits (
@@ -107,7 +110,7 @@ class AuditStore:
         try:
             state_dir.mkdir(parents=True, exist_ok=True)
             # Used by one thread at a time, under the lock.
-            self._db = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
+            self._db = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
             raise StateUnavailable(
                 f"{path} cannot be opened: {error}; set FEND_STATE_DIR to a writable folder"
@@ -195,17 +198,17 @@ class AuditStore:
                 (audit_id, number, images, ROWS.dump_json(rows).decode()),
             )
 
-    def finished_shards(self, audit_id: str) -> list[int]:
-        """The numbers of the shards that are kept."""
+    def finished_shards(self, audit_id: str) -> int:
+        """How many shards are kept: the first ones, for they are run in order."""
         with self._transaction() as db:
-            found = db.execute(
-                "SELECT number FROM shards WHERE audit = ? ORDER BY number", (audit_id,)
-            ).fetchall()
-        return [row["number"] for row in found]
+            [count] = db.execute(
+                "SELECT count(*) FROM shards WHERE audit = ?", (audit_id,)
+            ).fetchone()
+        return int(count)
 
     def rows(self, audit_id: str) -> Iterator[list[Row]]:
         """The rows of each kept shard, in order, one shard in memory at a time."""
-        for number in self.finished_shards(audit_id):
+        for number in range(self.finished_shards(audit_id)):
             with self._transaction() as db:
                 found = db.execute(
                     "SELECT rows FROM shards WHERE audit = ? AND number = ?", (audit_id, number)

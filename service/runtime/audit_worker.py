@@ -1,8 +1,8 @@
 """The process that attacks: started by `executor.py`, at low priority, killed at any time.
 
-It reads one task from standard input and writes messages to standard output, one JSON object a
-line: what it works with, each finished shard, and how it ended. It keeps nothing: its parent does.
-Standard input stays open; when it closes, the parent is gone, and so is this process at once.
+Its task is its only argument. It writes messages to standard output, one JSON object a line: what
+it works with, each finished shard, and how it ended. It keeps nothing: its parent does. Nothing
+comes by standard input; when it closes, the parent is gone, and so is this process at once.
 """
 
 import os
@@ -36,7 +36,8 @@ class Task(BaseModel, frozen=True):
     bundle_dir: Path
     data_dir: Path | None
     device: str
-    finished_shards: tuple[int, ...]
+    first_shard: int
+    """Shards run in order; those before this one are done."""
 
 
 class Opened(BaseModel, frozen=True):
@@ -78,10 +79,8 @@ def main() -> None:
     # What libraries print must not end up between the messages.
     messages = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    # Unbuffered: the thread that waits for the end must not hold a lock when Python exits.
-    parent = os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)
-    task = Task.model_validate_json(parent.readline())
-    threading.Thread(target=_exit_with, args=(parent.fileno(),), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(sys.stdin.fileno(),), daemon=True).start()
+    task = Task.model_validate_json(sys.argv[1])
 
     def send(message: Message) -> None:
         messages.write(MESSAGE.dump_json(message) + b"\n")
@@ -104,10 +103,9 @@ def work(task: Task, send: Callable[[Message], None]) -> None:
             f"{bundle.manifest.version} is on disk now; start the audit again"
         )
     send(Opened(source=source_of(bundle, image_set)))
-    for shard in plan(task.spec, image_set):
-        if shard.number not in task.finished_shards:
-            rows = run_shard(task.spec, bundle, image_set, shard)
-            send(ShardDone(number=shard.number, images=len(shard.indices), rows=rows))
+    for shard in plan(task.spec, image_set)[task.first_shard :]:
+        rows = run_shard(task.spec, bundle, image_set, shard)
+        send(ShardDone(number=shard.number, images=len(shard.indices), rows=rows))
 
 
 def _exit_with(parent: int) -> None:

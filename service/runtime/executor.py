@@ -48,24 +48,24 @@ async def execute(
         AuditFailed: with the worker's own code and message.
         AuditWorkerDied: it died on the same shard once more than `MAX_RESTARTS` times.
     """
-    finished = list(task.finished_shards)
+    finished = task.first_shard
     deaths = 0
 
     async def keep(shard: ShardDone) -> None:
-        nonlocal deaths
+        nonlocal finished, deaths
         await on_shard(shard)
-        finished.append(shard.number)
+        finished = shard.number + 1
         deaths = 0
 
     while True:
-        rest = task.model_copy(update={"finished_shards": tuple(finished)})
+        rest = task.model_copy(update={"first_shard": finished})
         exit_code = await _run_worker(rest, on_source, keep)
         if exit_code is None:
             return
         deaths += 1
         if deaths > MAX_RESTARTS:
             raise AuditWorkerDied(
-                f"the audit's process died {deaths} times in a row after {len(finished)} finished "
+                f"the audit's process died {deaths} times in a row after {finished} finished "
                 f"shards (the last time with {_how(exit_code)}); the service's log may say why. "
                 "If memory ran out, try a smaller shard_size"
             )
@@ -82,20 +82,14 @@ async def _run_worker(
 ) -> int | None:
     """One worker's life: None when it did everything, else the code with which it died."""
     worker = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "service.runtime.audit_worker",
-        stdin=asyncio.subprocess.PIPE,
+        sys.executable, "-m", "service.runtime.audit_worker", task.model_dump_json(),
+        stdin=asyncio.subprocess.PIPE,  # never written to: it closes when this process ends
         stdout=asyncio.subprocess.PIPE,
         limit=_MAX_MESSAGE_BYTES,
         start_new_session=True,  # Ctrl-C is for the service, which then ends its worker
     )  # fmt: skip
-    assert worker.stdin is not None
     assert worker.stdout is not None
     try:
-        try:
-            worker.stdin.write(task.model_dump_json().encode() + b"\n")
-            await worker.stdin.drain()
-        except (BrokenPipeError, ConnectionResetError):
-            return await worker.wait()
         while line := await worker.stdout.readline():
             if not line.endswith(b"\n"):
                 break  # it died in the middle of a message

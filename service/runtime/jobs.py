@@ -290,7 +290,7 @@ class AuditJobs:
             bundle_dir=self._repository.get(record.spec.model).folder,
             data_dir=self._settings.data_dir,
             device=str(pick_device(self._settings.device)),
-            finished_shards=tuple(finished),
+            first_shard=finished,
         )
         await execute(task, on_source, on_shard)
 
