@@ -6,8 +6,9 @@ More attacks are added in `fend.attacks`; another rendering is one more file bes
 sanity checks are one more file that reads the same rows and feeds the verdict.
 """
 
+from fend.audit.build import AuditRowsInvalid, build_report
 from fend.audit.markdown import to_markdown
-from fend.audit.report import AuditDocument, AuditRowsInvalid, Report, Timing, build_report
+from fend.audit.report import AuditDocument, Report, Timing
 from fend.audit.rows import ROWS, AttackRow, CleanRow, CostRow, Row
 from fend.audit.run import Shard, check_fit, open_audit, plan, run_shard
 from fend.audit.source import Source, source_of

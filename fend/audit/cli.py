@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from fend.audit.build import build_report
 from fend.audit.markdown import to_markdown
 from fend.audit.pool import Job, run_shards
-from fend.audit.report import AuditDocument, Report, Share, Timing, build_report, percent
+from fend.audit.report import AuditDocument, Report, Share, Timing, percent
 from fend.audit.run import Shard, open_audit, plan
 from fend.audit.source import source_of
 from fend.audit.spec import AuditSpec, AuditSpecInvalid, from_request

@@ -231,10 +231,11 @@ class AuditStore:
         text = self._text("result", audit_id)
         return None if text is None else Report.model_validate_json(text)
 
-    def last_succeeded(self) -> dict[str, AuditRecord]:
-        """The last audit of each model that succeeded, by the model's name."""
-        records = self._all("WHERE state = 'succeeded' ORDER BY sequence")
-        return {record.spec.model: record for record in records}
+    def last_succeeded(self, model: str) -> AuditRecord | None:
+        """The last audit of this model that succeeded."""
+        return self._one(
+            "WHERE state = 'succeeded' AND model = ? ORDER BY sequence DESC LIMIT 1", model
+        )
 
     def _prepare(self, path: Path) -> None:
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")

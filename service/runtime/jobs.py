@@ -90,10 +90,10 @@ class AuditJobs:
             StateUnavailable.
         """
         self._store = await asyncio.to_thread(AuditStore, self._settings.state_dir)
-        for record in (await self._in_thread(self._store.last_succeeded)).values():
-            result = await self._in_thread(self._store.result, record.id)
-            if result is not None:
-                self._publish(result)
+        for model in self._repository.serving():
+            record = await self.last_succeeded(model)
+            if record is not None:
+                self._publish(await self.report(record))
         self._runner = asyncio.create_task(self._run_forever(), name="audits")
 
     async def stop(self) -> None:
@@ -213,7 +213,7 @@ class AuditJobs:
 
     async def last_succeeded(self, model: str) -> AuditRecord | None:
         """The last audit of a model that succeeded."""
-        return (await self._in_thread(self._store.last_succeeded)).get(model)
+        return await self._in_thread(self._store.last_succeeded, model)
 
     async def _run_forever(self) -> None:
         while True:
