@@ -14,8 +14,8 @@ class FeatureLoss(nn.Module):
     """sum_l weight_l * |phi_l(x_d) - phi_l(x)|^2 + pixel_weight * mean |x_d - x|^2.
 
     The paper weighs each term by one over its number of elements, which makes every term a plain
-    mean (`scaling="elements"`). `magnitude` divides each mean by the mean square of that map on
-    clean images, so that terms of different networks are comparable relative errors.
+    mean (`scaling="elements"`). `magnitude` divides each mean, the pixels' too, by the mean square
+    of what is compared on clean images: all terms are relative errors, whatever the network.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class FeatureLoss(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, clean: Tensor) -> None:
-        """Measure the magnitude of each feature map on a batch of clean images (N,C,H,W)."""
-        if self.network is not None and self.scaling == "magnitude":
-            maps = self.network(clean)
-            self._divisors = {name: float(m.square().mean()) for name, m in maps.items()}
+        """Measure the magnitude of each term on a batch of clean images (N,C,H,W)."""
+        if self.scaling == "magnitude":
+            compared = {"pixel": clean, **self.targets(clean)}
+            self._divisors = {name: float(m.square().mean()) for name, m in compared.items()}
 
     @torch.no_grad()
     def targets(self, clean: Tensor) -> dict[str, Tensor]:
@@ -56,5 +56,5 @@ class FeatureLoss(nn.Module):
         if self.network is not None:
             for name, maps in self.network(denoised).items():
                 error = (maps - targets[name].to(maps.dtype)).square().mean()
-                terms[name] = self.feature_weight * error / self._divisors.get(name, 1.0)
-        return terms
+                terms[name] = self.feature_weight * error
+        return {name: term / self._divisors.get(name, 1.0) for name, term in terms.items()}
