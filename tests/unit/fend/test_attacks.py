@@ -24,22 +24,20 @@ class Linear(nn.Module):
         return torch.stack([torch.zeros_like(score), score], dim=1)
 
 
-@pytest.fixture()
+@pytest.fixture
 def model() -> nn.Module:
     torch.manual_seed(0)
     return frozen(
-        nn.Sequential(
-            nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10)
-        )
+        nn.Sequential(nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
     )
 
 
-@pytest.fixture()
+@pytest.fixture
 def images() -> Tensor:
     return torch.rand(24, 1, 14, 14, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture()
+@pytest.fixture
 def labels(model, images) -> Tensor:
     return model(images).argmax(1)
 
@@ -179,7 +177,7 @@ def test_targeted_attacks_reach_their_target(model, images, labels) -> None:
     assert float(result.reached.float().mean()) > 0.9
 
 
-def test_random_targets_are_never_the_true_label(images) -> None:
+def test_random_targets_are_never_the_true_label() -> None:
     logits = torch.zeros(1000, 10)
     labels = torch.arange(1000) % 10
     targets = Objective(goal="targeted", label_source="random").labels(

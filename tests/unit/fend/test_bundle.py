@@ -20,7 +20,7 @@ from fend.images import InputSpec
 from fend.models import build
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     place = tmp_path / "tiny"
     _save(place, seed=0)

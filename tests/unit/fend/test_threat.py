@@ -4,7 +4,7 @@ import torch
 from fend.threat import ThreatModel, sample_seeds
 
 
-@pytest.fixture()
+@pytest.fixture
 def images() -> torch.Tensor:
     return torch.rand(16, 3, 7, 5, generator=torch.Generator().manual_seed(0))
 

@@ -119,6 +119,4 @@ def test_adversaries_are_made_once(tmp_path, undisturbed) -> None:
         raise AssertionError("the classifier was asked again")
 
     bundle.defence.classifier.forward = must_not_run  # type: ignore[method-assign]
-    assert torch.equal(
-        make_adversaries(fgsm, bundle.defence.classifier, images, **options), first
-    )
+    assert torch.equal(make_adversaries(fgsm, bundle.defence.classifier, images, **options), first)
