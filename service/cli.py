@@ -18,7 +18,7 @@ STARTUP_FAILURE = 3
 def serve(**flags: Any) -> None:
     """Serve models over HTTP. Flags win over FEND_* variables, which win over the defaults."""
     # Torch and FastAPI take seconds to import; `fend --help` should not wait for them.
-    from service.runtime.lifecycle import run
+    from service.server import run
 
     try:
         run(read_settings(flags))
