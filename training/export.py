@@ -94,6 +94,19 @@ def model_card(name: str, about: dict[str, Any]) -> str:
         "|---|---|",
         *(f"| {key} | {value:.4f} |" for key, value in about["held_out"].items() if key != "score"),
     ]
+    if "measured" in about:
+        measured = about["measured"]
+        lines += [
+            "",
+            f"## Measured on {measured['images']:,} images of {measured['dataset']}, "
+            f"epsilon {measured['epsilon']}",
+            "",
+            "| attack | accuracy |",
+            "|---|---|",
+            *(f"| {key} | {value:.4f} |" for key, value in measured["accuracy"].items()),
+            "",
+            measured["verdict"],
+        ]
     return "\n".join(lines) + "\n"
 
 

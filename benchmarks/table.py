@@ -1,0 +1,107 @@
+"""The README's table: the paper's attacks on every shipped model, over the whole test set.
+
+    python -m benchmarks.table --data-dir DATA
+
+Runs the audit preset `paper` on each model, keeps the reports in benchmarks/reports (a report of
+the same model version is not made again), writes what was measured into the model cards, and prints
+the table.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from fend.audit import AuditDocument, Report
+from fend.audit.report import Share
+from fend.bundle import annotate, read_manifest
+from fend.threat import Knowledge
+from training.export import model_card
+
+REPORTS = Path("benchmarks/reports")
+PAPER_SAYS = {"clean": "-", "fgsm": "92.1", "pgd": "83.0"}
+"""Table 1 of the paper, row OURS. It gives no clean accuracy and no white-box result."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=["mnist-paper", "mnist"])
+    parser.add_argument("--models-dir", type=Path, default=Path("models"))
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=0)
+    options = parser.parse_args()
+    REPORTS.mkdir(exist_ok=True)
+    reports = []
+    for name in options.models:
+        folder = options.models_dir / name
+        report = _report(folder, options.data_dir, options.workers).result
+        _tell_the_card(folder, report)
+        reports.append(report)
+    print(table(reports))
+
+
+def table(reports: list[Report]) -> str:
+    """Markdown: a row an attack, a column a model, and what the paper says."""
+    first = reports[0]
+    head = ["accuracy, %", "paper says", *(f"`{r.identity.model}`" for r in reports)]
+    rows = [
+        ["clean", PAPER_SAYS["clean"], *(_cell(r.clean.defended) for r in reports)],
+        ["clean, no denoiser", "99.5", *(_cell(r.clean.undefended) for r in reports)],
+    ]
+    for number, line in enumerate(first.lines):
+        grey = line.knowledge is Knowledge.GREY_BOX
+        says = PAPER_SAYS.get(line.attack.name, "-") if grey else "-"
+        title = f"{line.title}, {'grey-box' if grey else '**white-box**'}"
+        rows.append([title, says, *(_cell(r.lines[number].defended) for r in reports)])
+        if grey:
+            says = {"fgsm": "22.1", "pgd": "16.1"}.get(line.attack.name, "-")
+            cells = [_cell(r.lines[number].undefended) for r in reports]
+            rows.append([f"{line.title}, no denoiser", says, *cells])
+    rows.append(["**worst case per image**", "-", *(_cell(r.worst_case) for r in reports)])
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(share: Share) -> str:
+    return f"{100 * share.accuracy:.1f} ({100 * share.low:.1f}-{100 * share.high:.1f})"
+
+
+def _report(folder: Path, data_dir: Path, workers: int) -> AuditDocument:
+    path = REPORTS / f"{folder.name}.json"
+    version = read_manifest(folder).version
+    if path.is_file():
+        document = AuditDocument.model_validate_json(path.read_bytes())
+        if document.result.identity.version == version:
+            return document
+    subprocess.run(
+        [
+            str(Path(sys.executable).parent / "fend"), "audit", str(folder), "--preset", "paper",
+            "--data-dir", str(data_dir), "--workers", str(workers), "--output", str(path),
+        ],
+        check=True,
+    )  # fmt: skip
+    return AuditDocument.model_validate_json(path.read_bytes())
+
+
+def _tell_the_card(folder: Path, report: Report) -> None:
+    about = dict(read_manifest(folder).about)
+    about["measured"] = {
+        "dataset": report.identity.dataset,
+        "images": report.identity.n,
+        "epsilon": report.threat.epsilon,
+        "verdict": report.verdict,
+        "accuracy": {
+            "clean": report.clean.defended.accuracy,
+            "clean, no denoiser": report.clean.undefended.accuracy,
+            **{
+                f"{line.title}, {line.knowledge.value}": line.defended.accuracy
+                for line in report.lines
+            },
+            "worst case per image": report.worst_case.accuracy,
+        },
+    }
+    annotate(folder, about, model_card(folder.name, about))
+
+
+if __name__ == "__main__":
+    main()
