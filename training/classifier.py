@@ -14,7 +14,7 @@ from fend.datasets import ImageSet
 from fend.models import build
 from fend.pipeline import frozen
 from training.data import Splits
-from training.loop import Fit, fit
+from training.loop import Fit, Moment, fit
 from training.recipe import ClassifierSection, Recipe
 
 
@@ -58,7 +58,7 @@ def _job(
     seed: int,
     device: torch.device,
 ) -> Fit:
-    def loss(indices: Tensor, _: torch.Generator) -> dict[str, Tensor]:
+    def loss(indices: Tensor, _: Moment) -> dict[str, Tensor]:
         logits = classifier(splits.train.pixels(indices).to(device))
         return {"cross_entropy": F.cross_entropy(logits, splits.train.labels[indices].to(device))}
 

@@ -7,16 +7,19 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fend.attacks import PGD, attack
+from fend.datasets import ImageSet
 from fend.models import build
 from fend.pipeline import Defence, frozen
 from training.adversaries import make_adversaries
 from training.classifier import accuracy
 from training.data import Splits
 from training.feature_cache import FeatureCache
-from training.loop import Fit, fit
+from training.loop import Fit, Moment, fit
 from training.loss_networks import load_loss_network
 from training.losses import FeatureLoss
 from training.recipe import LossSection, Recipe
+from training.shown import OnlineShown, Shown, StaticShown
 
 
 def train_denoiser(
@@ -43,39 +46,43 @@ def train_denoiser(
     denoiser = build(section.architecture, section.config).to(device)
     loss_fn.calibrate(splits.train.pixels(slice(0, 1_000)).to(device))
     features = FeatureCache(loss_fn.targets, len(splits.train), recipe.loss.cache_bytes)
-    names = list(train)
-    shown_images = torch.stack(list(train.values()))  # (variants, N, C, H, W)
-
-    def loss(samples: Tensor, _: torch.Generator) -> dict[str, Tensor]:
-        # A sample is one variant of one image.
-        images = samples % len(splits.train)
-        shown = shown_images[samples // len(splits.train), images]
-        clean = splits.train.pixels(images).to(device)
-        denoised = denoiser(shown.float().to(device))
-        return loss_fn.terms(denoised, clean, features.get(images, clean))
-
     defence = Defence(denoiser, classifier)
+    shown = _shown(recipe, splits, train, defence)
+
+    def loss(samples: Tensor, moment: Moment) -> dict[str, Tensor]:
+        images, pixels = shown.batch(samples, moment)
+        clean = splits.train.pixels(images).to(device)
+        denoised = denoiser(pixels.to(device))
+        terms = loss_fn.terms(denoised, clean, features.get(images, clean))
+        if recipe.loss.task_weight:
+            labels = splits.train.labels[images].to(device)
+            error = F.cross_entropy(classifier(denoised), labels)
+            terms["task"] = recipe.loss.task_weight * error
+        return terms
 
     def validate() -> dict[str, float]:
         figures = {
             name: accuracy(defence, splits.held_out, pixels) for name, pixels in held_out.items()
         }
-        shown = [figures[name] for name in names]
-        return figures | {"score": sum(shown) / len(shown)}
+        scored = [figures[name] for name in train]
+        if recipe.online is not None:
+            figures["white_box"] = _white_box(recipe, defence, splits.held_out)
+            scored.append(figures["white_box"])
+        return figures | {"score": sum(scored) / len(scored)}
 
     def pictures() -> Tensor:
         return _grid(denoiser, splits, held_out, device)
 
     console.print(
         f"[bold]denoiser[/] {section.architecture}: {section.epochs} epochs on "
-        f"{', '.join(names)} with {recipe.loss.network or 'no'} loss network"
+        f"{', '.join(train)} with {recipe.loss.network or 'no'} loss network"
     )
     job = Fit(
         denoiser,
         section.optimiser,
         section.epochs,
         section.batch_size,
-        len(names) * len(splits.train),
+        shown.samples,
         recipe.seed + 1,
         loss,
         validate,
@@ -83,6 +90,25 @@ def train_denoiser(
     )
     figures = fit(job, folder, resume=resume, console=console)
     return frozen(denoiser), figures
+
+
+WHITE_BOX_IMAGES = 500
+"""Held-out images that are attacked after each epoch of an online training."""
+
+
+def _white_box(recipe: Recipe, defence: Defence, images: ImageSet) -> float:
+    """Accuracy under PGD-10 through the whole pipeline: weak, but comparable between epochs."""
+    chosen = slice(0, WHITE_BOX_IMAGES)
+    device = next(defence.parameters()).device
+    pixels, labels = images.pixels(chosen).to(device), images.labels[chosen].to(device)
+    result = attack(PGD(steps=10), defence, pixels, labels, recipe.adversaries.threat)
+    return 1.0 - float(result.fooled.float().mean())
+
+
+def _shown(recipe: Recipe, splits: Splits, static: dict[str, Tensor], defence: Defence) -> Shown:
+    if recipe.online is None:
+        return StaticShown(static)
+    return OnlineShown(recipe.online, recipe.adversaries.threat, splits.train, static, defence)
 
 
 def _feature_loss(section: LossSection, data_dir: Path | None) -> FeatureLoss:

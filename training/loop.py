@@ -25,6 +25,16 @@ Indices = Tensor
 
 
 @dataclass(frozen=True)
+class Moment:
+    """Where in the training a step is."""
+
+    progress: float
+    """0 at the first step, near 1 at the last."""
+    generator: torch.Generator
+    """Every random draw of a step comes from here."""
+
+
+@dataclass(frozen=True)
 class Fit:
     """One module to train."""
 
@@ -35,7 +45,7 @@ class Fit:
     images: int
     """How many training images there are; each is used once an epoch."""
     seed: int
-    loss: Callable[[Indices, torch.Generator], dict[str, Tensor]]
+    loss: Callable[[Indices, Moment], dict[str, Tensor]]
     """The terms of the loss on a batch; their sum is minimised."""
     validate: Callable[[], dict[str, float]]
     """Figures on held-out images, by name; `score` is the one that selects the best epoch."""
@@ -83,8 +93,9 @@ def _train_epoch(
     generator = torch.Generator().manual_seed(job.seed * 100_003 + epoch)
     sums: dict[str, float] = {}
     job.module.train()
-    for indices in _batches(job, generator):
-        terms = job.loss(indices, generator)
+    for step, indices in enumerate(_batches(job, generator)):
+        progress = (epoch + step / _steps(job)) / job.epochs
+        terms = job.loss(indices, Moment(progress, generator))
         total = torch.stack(list(terms.values())).sum()
         optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]

@@ -68,6 +68,16 @@ class AdversariesSection(_Section):
     """Also show clean images to the denoiser; the paper does not."""
 
 
+class OnlineSection(_Section):
+    """Adversarial images made at each step through denoiser and classifier as they are then."""
+
+    attack: AttackSpec
+    share: float = Field(default=0.5, gt=0, le=1)
+    """How much of each batch; the rest are the static images."""
+    ramp: float = Field(default=0.15, ge=0, le=1)
+    """The part of the training over which epsilon grows from 0 to the threat model's."""
+
+
 class LossSection(_Section):
     """Equation 4."""
 
@@ -77,6 +87,8 @@ class LossSection(_Section):
     scaling: Scaling = "elements"
     feature_weight: float = Field(default=1.0, ge=0)
     pixel_weight: float = Field(default=1.0, ge=0)
+    task_weight: float = Field(default=0.0, ge=0)
+    """Of the protected classifier's cross-entropy on denoised images. Not in the paper."""
     cache_bytes: int = Field(default=4 * 2**30, ge=0)
 
     @model_validator(mode="after")
@@ -107,15 +119,16 @@ class Recipe(_Section):
     data: DataSection
     classifier: ClassifierSection
     adversaries: AdversariesSection
+    online: OnlineSection | None = None
     loss: LossSection
     denoiser: DenoiserSection
 
     def smoke(self) -> "Recipe":
         """The same line in miniature: rendered digits, few images, few steps. No data needed."""
-        attacks = [
-            attack.model_copy(update={"steps": 3}) if attack.name == "pgd" else attack
-            for attack in self.adversaries.attacks
-        ]
+        attacks = [_shortened(attack) for attack in self.adversaries.attacks]
+        online = self.online and self.online.model_copy(
+            update={"attack": _shortened(self.online.attack)}
+        )
         return self.model_copy(
             update={
                 "name": f"{self.name}-smoke",
@@ -132,10 +145,15 @@ class Recipe(_Section):
                     optimiser=Optimiser(learning_rate=2e-3),
                 ),
                 "adversaries": self.adversaries.model_copy(update={"attacks": attacks}),
+                "online": online,
                 "loss": self.loss.model_copy(update={"network": None, "pixel_weight": 1.0}),
                 "denoiser": self.denoiser.model_copy(update={"epochs": 2}),
             }
         )
+
+
+def _shortened(attack: AttackSpec) -> AttackSpec:
+    return attack.model_copy(update={"steps": 3}) if attack.name == "pgd" else attack
 
 
 def load_recipe(name_or_path: str) -> Recipe:

@@ -75,8 +75,8 @@ def test_a_killed_run_resumes_to_the_same_weights(undisturbed, tmp_path) -> None
 def _job(module: nn.Module, epochs: int) -> Fit:
     inputs = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
 
-    def loss(indices, generator):
-        noise = 0.1 * torch.randn(len(indices), 3, generator=generator)
+    def loss(indices, moment):
+        noise = 0.1 * torch.randn(len(indices), 3, generator=moment.generator)
         return {"square": (module(inputs[indices] + noise) - 1).square().mean()}
 
     def validate():
