@@ -41,8 +41,9 @@ def obtain_classifier(
     console.print(f"[bold]classifier[/] {section.architecture}: {section.epochs} epochs")
     job = _job(classifier, section, splits, recipe.seed, device)
     place = folder / _digest(recipe)
-    figures = fit(job, place, resume=True, console=console)
-    console.print(f"classifier: held-out accuracy {figures['accuracy']:.4f}", highlight=False)
+    outcome = fit(job, place, resume=True, console=console)
+    held_out = outcome.figures["accuracy"]
+    console.print(f"classifier: held-out accuracy {held_out:.4f}", highlight=False)
     return section.architecture, dict(section.config), frozen(classifier)
 
 

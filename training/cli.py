@@ -17,6 +17,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint of this recipe.")
     ] = False,
+    cut: Annotated[
+        bool, typer.Option("--cut", help="Train no further: export the best checkpoint so far.")
+    ] = False,
     data_dir: Annotated[Path, typer.Option(envvar="FEND_DATA_DIR")] = DEFAULT_DATA_DIR,
     models_dir: Annotated[Path, typer.Option(help="Where the bundle is written.")] = Path("models"),
     runs_dir: Annotated[Path, typer.Option(help="Checkpoints and TensorBoard.")] = Path("runs"),
@@ -43,6 +46,7 @@ def train(
         models_dir=models_dir,
         runs_dir=runs_dir,
         resume=resume,
+        cut=cut,
         device=torch.device(device),
         console=Console(),
     )

@@ -15,7 +15,7 @@ from training.adversaries import make_adversaries
 from training.classifier import accuracy
 from training.data import Splits
 from training.feature_cache import FeatureCache
-from training.loop import Fit, Moment, fit
+from training.loop import Fit, Moment, Outcome, fit
 from training.loss_networks import load_loss_network
 from training.losses import FeatureLoss
 from training.recipe import LossSection, Recipe
@@ -31,10 +31,11 @@ def train_denoiser(
     *,
     data_dir: Path | None,
     resume: bool,
+    cut: bool,
     device: torch.device,
     console: Console,
-) -> tuple[nn.Module, dict[str, float]]:
-    """The trained denoiser (frozen) and its held-out figures.
+) -> tuple[nn.Module, Outcome]:
+    """The trained denoiser (frozen), and how its training went.
 
     The loss network only shapes the loss: it is in no bundle and in no served path.
     """
@@ -88,8 +89,8 @@ def train_denoiser(
         validate,
         pictures,
     )
-    figures = fit(job, folder, resume=resume, console=console)
-    return frozen(denoiser), figures
+    outcome = fit(job, folder, resume=resume, cut=cut, console=console)
+    return frozen(denoiser), outcome
 
 
 WHITE_BOX_IMAGES = 500

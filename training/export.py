@@ -12,6 +12,7 @@ from fend.datasets import ImageSet
 from fend.models import parameter_count
 from fend.pipeline import Defence, suspicion
 from training.data import Splits
+from training.loop import Outcome
 from training.recipe import Recipe
 
 FALSE_POSITIVE_RATE = 0.01
@@ -23,7 +24,7 @@ def export_bundle(
     recipe: Recipe,
     classifier: tuple[str, dict[str, Any], nn.Module],
     denoiser: nn.Module,
-    figures: dict[str, float],
+    outcome: Outcome,
     splits: Splits,
 ) -> Manifest:
     """Write `models_dir/<recipe name>`; an older bundle of that name is replaced whole."""
@@ -45,7 +46,8 @@ def export_bundle(
             },
             "held_out": {"images": len(splits.held_out), "digest": splits.held_out.digest},
         },
-        "held_out": figures,
+        "held_out": outcome.figures,
+        "epochs": {"planned": recipe.denoiser.epochs, "finished": outcome.epochs},
         "parameters": {
             "denoiser": parameter_count(denoiser),
             "classifier": parameter_count(classifier[2]),
@@ -71,6 +73,11 @@ def model_card(name: str, about: dict[str, Any]) -> str:
     threat = recipe["adversaries"]["threat"]
     attacks = ", ".join(_attack_in_words(a) for a in recipe["adversaries"]["attacks"])
     clean = " and clean images" if recipe["adversaries"]["include_clean"] else ""
+    online = ""
+    if recipe["online"]:
+        share = f"{100 * recipe['online']['share']:.0f} %"
+        made = _attack_in_words(recipe["online"]["attack"])
+        online = f"; {share} of each batch by {made} through the denoiser as it learns"
     taps = about["taps"] if isinstance(about["taps"], str) else ", ".join(about["taps"])
     lines = [
         f"# {name}",
@@ -78,12 +85,12 @@ def model_card(name: str, about: dict[str, Any]) -> str:
         about["summary"],
         "",
         f"- Denoiser: `{recipe['denoiser']['architecture']}`, "
-        f"{about['parameters']['denoiser']:,} parameters, {recipe['denoiser']['epochs']} epochs.",
+        f"{about['parameters']['denoiser']:,} parameters, {_epochs_in_words(about['epochs'])}.",
         f"- Classifier: {about['parameters']['classifier']:,} parameters.",
         f"- Loss: equation 4 with the loss network `{about['loss_network']}`, taps `{taps}`, "
         f"scaling `{recipe['loss']['scaling']}`.",
         f"- Trained on {data['train']['images']:,} images of {data['train']['name']}, as {attacks} "
-        f"({threat['norm']}, epsilon {threat['epsilon']}){clean}; "
+        f"({threat['norm']}, epsilon {threat['epsilon']}){clean}{online}; "
         f"{data['held_out']['images']:,} more held out for selection.",
         f"- Seed {recipe['seed']}; Fend {about['made_with']['fend']}, "
         f"torch {about['made_with']['torch']}.",
@@ -108,6 +115,12 @@ def model_card(name: str, about: dict[str, Any]) -> str:
             measured["verdict"],
         ]
     return "\n".join(lines) + "\n"
+
+
+def _epochs_in_words(epochs: dict[str, int]) -> str:
+    if epochs["finished"] == epochs["planned"]:
+        return f"{epochs['planned']} epochs"
+    return f"cut short after {epochs['finished']} of {epochs['planned']} epochs"
 
 
 def _attack_in_words(attack: dict[str, Any]) -> str:

@@ -20,19 +20,21 @@ def run_recipe(
     models_dir: Path,
     runs_dir: Path,
     resume: bool,
+    cut: bool = False,
     device: torch.device,
     console: Console,
 ) -> Manifest:
     """Everything that `fend train` does; returns the manifest of the bundle that it wrote.
 
     The denoiser's checkpoints go to `runs_dir/<name>`. Classifiers and adversarial images are kept
-    under `runs_dir` by the digest of what made them, shared by all recipes.
+    under `runs_dir` by the digest of what made them, shared by all recipes. `cut` trains no further
+    and exports the denoiser's best checkpoint so far.
     """
     splits = load_splits(recipe.data, recipe.seed, data_dir)
     classifier = obtain_classifier(
         recipe, splits, runs_dir / "classifiers", device=device, console=console
     )
-    denoiser, figures = train_denoiser(
+    denoiser, outcome = train_denoiser(
         recipe,
         classifier[2],
         splits,
@@ -40,9 +42,10 @@ def run_recipe(
         runs_dir / "adversaries",
         data_dir=data_dir,
         resume=resume,
+        cut=cut,
         device=device,
         console=console,
     )
-    manifest = export_bundle(models_dir, recipe, classifier, denoiser, figures, splits)
+    manifest = export_bundle(models_dir, recipe, classifier, denoiser, outcome, splits)
     console.print(f"[green]bundle[/] {models_dir / recipe.name}  {manifest.version}")
     return manifest

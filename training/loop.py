@@ -18,7 +18,15 @@ from rich.progress import (
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from fend.errors import FendError
 from training.recipe import Optimiser
+
+
+class NothingToCut(FendError):
+    """A training can be cut short only after its first epoch."""
+
+    code = "nothing_to_cut"
+
 
 Indices = Tensor
 """int64 (batch,): which training images a step uses."""
@@ -53,21 +61,38 @@ class Fit:
     """An image grid (C,H,W) in [0, 1] for TensorBoard."""
 
 
-def fit(job: Fit, folder: Path, *, resume: bool, console: Console) -> dict[str, float]:
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended."""
+
+    figures: dict[str, float]
+    """Of the best epoch, on held-out images."""
+    epochs: int
+    """How many were finished; fewer than planned where the training was cut short."""
+
+
+def fit(job: Fit, folder: Path, *, resume: bool, console: Console, cut: bool = False) -> Outcome:
     """Train `job.module` in place and leave its best weights in it.
 
     Everything is kept in `folder`: `checkpoint.pt` after each epoch (written whole or not at all),
     so that a stopped run resumes; TensorBoard's files beside it. The order of images and every
     random draw of an epoch depend on the seed and the epoch alone, so a resumed run equals an
-    undisturbed one. Returns the validation figures of the best epoch.
+    undisturbed one. With `cut` nothing is trained: the best checkpoint so far is the outcome.
+
+    Raises:
+        NothingToCut: `cut`, and there is no checkpoint.
     """
     folder.mkdir(parents=True, exist_ok=True)
     optimiser = _build_optimiser(job)
     scheduler = _build_schedule(job, optimiser)
-    state = _State.load(folder, job.module, optimiser, scheduler) if resume else _State.fresh()
+    wanted = resume or cut
+    state = _State.load(folder, job.module, optimiser, scheduler) if wanted else _State.fresh()
+    if cut and not state.best_weights:
+        raise NothingToCut(f"there is no finished epoch in {folder}; train first")
+    last = state.epoch if cut else job.epochs
     with SummaryWriter(str(folder / "tensorboard")) as board, _bars(console) as bars:
         epochs_bar = bars.add_task("epochs", total=job.epochs, completed=state.epoch)
-        for epoch in range(state.epoch, job.epochs):
+        for epoch in range(state.epoch, last):
             batch_bar = bars.add_task(f"epoch {epoch + 1}", total=_steps(job))
             means = _train_epoch(job, optimiser, scheduler, epoch, lambda: bars.advance(batch_bar))  # noqa: B023
             bars.remove_task(batch_bar)
@@ -79,7 +104,7 @@ def fit(job: Fit, folder: Path, *, resume: bool, console: Console) -> dict[str, 
             state.save(folder, job.module, optimiser, scheduler)
             bars.advance(epochs_bar)
     job.module.load_state_dict(state.best_weights)
-    return state.best_figures
+    return Outcome(state.best_figures, state.epoch)
 
 
 def _train_epoch(

@@ -16,7 +16,7 @@ from torch import nn
 from fend.bundle import load_bundle
 from fend.datasets import load
 from training.adversaries import make_adversaries
-from training.loop import Fit, fit
+from training.loop import Fit, NothingToCut, fit
 from training.recipe import Optimiser, load_recipe
 
 FEND = Path(sys.executable).parent / "fend"
@@ -95,9 +95,22 @@ def test_a_resumed_fit_equals_an_undisturbed_one(tmp_path) -> None:
     halves.load_state_dict(start)
     fit(_job(halves, 3), tmp_path / "halves", resume=False, console=quiet)
     fresh = nn.Linear(3, 1)
-    figures = fit(_job(fresh, 6), tmp_path / "halves", resume=True, console=quiet)
+    outcome = fit(_job(fresh, 6), tmp_path / "halves", resume=True, console=quiet)
     assert torch.equal(fresh.weight, whole.weight)
-    assert figures["score"] == _job(whole, 6).validate()["score"]
+    assert outcome.figures["score"] == _job(whole, 6).validate()["score"]
+    assert outcome.epochs == 6
+
+
+def test_a_training_can_be_cut_short_after_its_first_epoch(tmp_path) -> None:
+    quiet = Console(quiet=True)
+    with pytest.raises(NothingToCut, match="no finished epoch"):
+        fit(_job(nn.Linear(3, 1), 6), tmp_path, resume=False, cut=True, console=quiet)
+    trained = nn.Linear(3, 1)
+    fit(_job(trained, 2), tmp_path, resume=False, console=quiet)
+    cut = nn.Linear(3, 1)
+    outcome = fit(_job(cut, 6), tmp_path, resume=False, cut=True, console=quiet)
+    assert outcome.epochs == 2
+    assert torch.equal(cut.weight, trained.weight)
 
 
 def test_adversaries_are_made_once(tmp_path, undisturbed) -> None:
