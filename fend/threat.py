@@ -65,8 +65,13 @@ class ThreatModel(BaseModel, frozen=True, extra="forbid"):
             noise = noise * (radius / length).view(-1, 1, 1, 1)
         return self.project(images, images + self.epsilon * noise.to(images.device))
 
-    def step(self, perturbed: Tensor, gradient: Tensor, step_size: float) -> Tensor:
-        """One ascent step of length `step_size`, steepest in this norm; not projected."""
+    def step(self, perturbed: Tensor, gradient: Tensor, step_size: float | Tensor) -> Tensor:
+        """One ascent step, steepest in this norm; not projected.
+
+        `step_size` is its length on the pixel scale, for all images or (N,) one each.
+        """
+        if isinstance(step_size, Tensor):
+            step_size = step_size.view(-1, 1, 1, 1)
         if self.norm == "linf":
             return perturbed + step_size * gradient.sign()
         length = gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)

@@ -7,18 +7,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fend.attacks.errors import AttackInvalid
 from fend.attacks.objective import Objective
-from fend.errors import FendError
-from fend.threat import MEASURE_TOLERANCE, ThreatModel
+from fend.threat import MEASURE_TOLERANCE, ThreatModel, sample_seeds
 
 Predict = Callable[[Tensor], Tensor]
 """Images (N,C,H,W) in [0, 1] to logits (N, classes), differentiable; modules in eval mode."""
-
-
-class AttackInvalid(FendError):
-    """An attack was given something that it cannot work with, or returned something wrong."""
-
-    code = "attack_invalid"
 
 
 @dataclass
@@ -69,6 +63,11 @@ class Problem:
     """What the random draws of each image depend on, apart from the seed."""
     stop: Callable[[], None] = field(default=lambda: None)
     """Called between steps; raises to cancel."""
+
+    def seeds(self, rows: Tensor, stream: str) -> list[int]:
+        """One seed for each image of `rows`, whatever batch it is in; `stream` names the draw."""
+        ids = [self.sample_ids[row] for row in rows.tolist()]
+        return sample_seeds(self.seed, ids, stream)
 
 
 class Attack(Protocol):

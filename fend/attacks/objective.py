@@ -8,9 +8,10 @@ from pydantic import BaseModel, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from fend.attacks.errors import AttackInvalid
 from fend.threat import sample_seeds
 
-Loss = Literal["cross_entropy", "margin"]
+Loss = Literal["cross_entropy", "margin", "dlr"]
 LabelSource = Literal["true", "predicted", "least_likely", "random"]
 Goal = Literal["untargeted", "targeted"]
 
@@ -20,6 +21,11 @@ class Objective(BaseModel, frozen=True, extra="forbid"):
 
     `predicted` keeps the label from leaking into the perturbation (Kurakin et al. 2016, eq. 2 of
     the paper as we read it); `least_likely` and `random` are targets.
+
+    `margin` and `dlr` still have a gradient where a confident model's `cross_entropy` has rounded
+    to nothing. `dlr`, the difference of logits ratio (Croce & Hein 2020), is the margin in units
+    of the logits' own spread, so that scaling or shifting them changes nothing. It takes three
+    classes, or four for a targeted goal.
     """
 
     loss: Loss = "cross_entropy"
@@ -51,12 +57,32 @@ class Objective(BaseModel, frozen=True, extra="forbid"):
         return (true_labels + torch.tensor(shifts, device=true_labels.device)) % classes
 
     def values(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The number (N,) that the attack makes as large as it can."""
+        """The number (N,) that the attack makes as large as it can.
+
+        Raises:
+            AttackInvalid: `dlr` on a model with too few classes.
+        """
         if self.loss == "cross_entropy":
             value = F.cross_entropy(logits, labels, reduction="none")
         else:
             value = _margin(logits, labels)
+        if self.loss == "dlr":
+            value = value / _spread(logits, self.goal)
         return value if self.goal == "untargeted" else -value
+
+    def values_towards(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        """The number (N,) that grows from `labels` (N,) towards the classes `targets` (N,).
+
+        For an untargeted attack that tries one class after another, so the goal plays no part.
+
+        Raises:
+            AttackInvalid: `dlr` on a model with too few classes.
+        """
+        if self.loss == "cross_entropy":
+            return -F.cross_entropy(logits, targets, reduction="none")
+        towards, away = (logits.gather(1, c.unsqueeze(1)).squeeze(1) for c in (targets, labels))
+        gap = towards - away
+        return gap / _spread(logits, "targeted") if self.loss == "dlr" else gap
 
     def reached(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Whether each image (N,) already answers as the attacker wants."""
@@ -69,3 +95,18 @@ def _margin(logits: Tensor, labels: Tensor) -> Tensor:
     own = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
     others = logits.scatter(1, labels.unsqueeze(1), float("-inf"))
     return others.amax(1) - own
+
+
+def _spread(logits: Tensor, goal: Goal) -> Tensor:
+    """What `dlr` divides by (N,): the best logit minus the third, or the third and fourth's mean.
+
+    With the third alone, a targeted loss would be constant wherever the target is the third.
+    """
+    classes, needed = logits.shape[1], 3 if goal == "untargeted" else 4
+    if classes < needed:
+        raise AttackInvalid(
+            f"loss 'dlr' needs {needed} classes or more for a {goal} run, and the model has "
+            f"{classes}; use loss 'margin'"
+        )
+    top = logits.topk(needed, dim=1).values
+    return top[:, 0] - top[:, 2:].mean(1) + 1e-12

@@ -1,16 +1,14 @@
 """Projected gradient descent (Madry et al. 2017; eq. 3); BIM without its random start."""
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import torch
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
 from fend.attacks.base import Problem
+from fend.attacks.best import Best
 from fend.attacks.objective import Objective
-from fend.threat import sample_seeds
 
 
 class PGD(BaseModel, frozen=True, extra="forbid"):
@@ -43,23 +41,21 @@ class PGD(BaseModel, frozen=True, extra="forbid"):
     def perturb(self, problem: Problem) -> Tensor:
         """The kept iterate of each image, the best over all restarts."""
         step_size = self.step_size or 2.5 * problem.threat.epsilon / self.steps
-        best = _Best.of_clean(problem)
+        best = Best.of_clean(problem)
         for restart in range(self.restarts):
-            unbroken = (~best.reached).nonzero().squeeze(1)
-            rows = unbroken if self.early_stop else torch.arange(len(problem.images))
+            rows = best.rows(self.early_stop)
             if len(rows):
-                self._run(problem, rows.to(problem.images.device), restart, step_size, best)
+                self._run(problem, rows, restart, step_size, best)
         return best.images
 
     def _run(
-        self, problem: Problem, rows: Tensor, restart: int, step_size: float, best: "_Best"
+        self, problem: Problem, rows: Tensor, restart: int, step_size: float, best: Best
     ) -> None:
         """One restart over the images `rows`; what it finds is written into `best`."""
         images, labels = problem.images[rows], problem.labels[rows]
         current = images
         if self.random_start:
-            ids = [problem.sample_ids[row] for row in rows.tolist()]
-            seeds = sample_seeds(problem.seed, ids, f"pgd/restart-{restart}")
+            seeds = problem.seeds(rows, f"pgd/restart-{restart}")
             current = problem.threat.random_start(images, seeds)
         for _ in range(self.steps):
             problem.stop()
@@ -86,33 +82,3 @@ class PGD(BaseModel, frozen=True, extra="forbid"):
         logits = problem.victim.logits(current)
         values = problem.objective.values(logits, labels)
         best.offer(rows, current, values, problem.objective.reached(logits, labels))
-
-
-@dataclass
-class _Best:
-    """The best iterate of each image so far: one that reaches the goal beats one that does not,
-    and among equals the higher value wins."""
-
-    images: Tensor
-    values: Tensor
-    reached: Tensor
-
-    @classmethod
-    def of_clean(cls, problem: Problem) -> "_Best":
-        """Start from the clean images, which reach the goal where the model already errs."""
-        values = problem.objective.values(problem.clean_logits, problem.labels)
-        reached = problem.objective.reached(problem.clean_logits, problem.labels)
-        return cls(problem.images.clone(), values, reached)
-
-    def offer(self, rows: Tensor, images: Tensor, values: Tensor, reached: Tensor) -> None:
-        """Keep those of `images` that are better than what is held for `rows`."""
-        held_values, held_reached = self.values[rows], self.reached[rows]
-        better = (reached & ~held_reached) | ((reached == held_reached) & (values > held_values))
-        chosen = rows[better]
-        self.images[chosen] = images[better]
-        self.values[chosen] = values[better]
-        self.reached[chosen] = reached[better]
-
-    def replace(self, rows: Tensor, images: Tensor) -> None:
-        """Keep `images` for `rows` whatever was held."""
-        self.images[rows] = images
