@@ -5,7 +5,17 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from fend.attacks import FGSM, PGD, AttackInvalid, AttackSpec, Objective, attack
+from fend.attacks import (
+    APGD,
+    FGSM,
+    MIFGSM,
+    PGD,
+    AttackInvalid,
+    AttackSpec,
+    Noise,
+    Objective,
+    attack,
+)
 from fend.pipeline import frozen
 from fend.threat import ThreatModel
 
@@ -50,6 +60,13 @@ ATTACKS = [
     PGD(steps=5, keep="last", random_start=False, early_stop=False),
     PGD(steps=5, objective=Objective(loss="margin")),
     PGD(steps=5, objective=Objective(goal="targeted", label_source="random")),
+    APGD(steps=5, restarts=2),
+    APGD(steps=20, early_stop=False, objective=Objective(loss="dlr")),
+    APGD(steps=5, targets=3, objective=Objective(loss="dlr")),
+    APGD(steps=5, objective=Objective(goal="targeted", label_source="least_likely", loss="dlr")),
+    MIFGSM(),
+    MIFGSM(steps=3, step_size=0.2, decay=0.5, early_stop=False),
+    Noise(draws=3),
 ]
 
 
@@ -71,7 +88,18 @@ def test_every_attack_stays_in_its_threat_model(
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 4, 4), (3, 1, 5, 3), (8, 3, 7, 2)])
-@pytest.mark.parametrize("attacker", [FGSM(), PGD(steps=20), PGD(steps=20, restarts=2)], ids=repr)
+@pytest.mark.parametrize(
+    "attacker",
+    [
+        FGSM(),
+        PGD(steps=20),
+        PGD(steps=20, restarts=2),
+        APGD(steps=20),
+        APGD(steps=20, targets=1, objective=Objective(loss="margin")),
+        MIFGSM(),
+    ],
+    ids=repr,
+)
 def test_a_linear_model_is_attacked_to_its_optimum(attacker, shape) -> None:
     linear = Linear(shape[1] * shape[2] * shape[3])
     # Far from the box's walls, so that the optimum is epsilon * |w|_1 exactly.
@@ -129,7 +157,18 @@ def test_the_best_iterate_is_kept_not_the_last() -> None:
     assert not bool(attack(last, Band(), images, labels, threat).fooled[0])
 
 
-@pytest.mark.parametrize("attacker", [FGSM(), PGD(steps=4, restarts=2)], ids=repr)
+@pytest.mark.parametrize(
+    "attacker",
+    [
+        FGSM(),
+        PGD(steps=4, restarts=2),
+        APGD(steps=10, restarts=2),
+        APGD(steps=10, targets=2, early_stop=False, objective=Objective(loss="dlr")),
+        MIFGSM(steps=4),
+        Noise(draws=4),
+    ],
+    ids=repr,
+)
 def test_an_answer_does_not_depend_on_the_batch(attacker, model, images, labels) -> None:
     threat = ThreatModel(epsilon=0.05)
     together = attack(attacker, model, images, labels, threat, seed=9)
