@@ -110,12 +110,20 @@ class AuditDocument(_Part):
 
 
 def attack_title(attack: AttackSpec) -> str:
-    """A short name, such as PGD-100 or PGD-40x5 (restarts)."""
-    title = attack.name.upper()
-    steps, restarts = getattr(attack, "steps", None), getattr(attack, "restarts", 1)
-    if steps is not None:
-        title += f"-{steps}" + (f"x{restarts}" if restarts > 1 else "")
-    return title
+    """A short name, such as PGD-100, PGD-40x5 (restarts), SQUARE-5000 or APGD-T9-100 dlr.
+
+    The loss is said where it is not the attack's usual one.
+    """
+    options = attack.model_dump()
+    title = attack.name.upper().replace("_", "-")
+    if options.get("targets"):
+        title += f"-T{options['targets']}"
+    for budget in ("steps", "queries", "draws"):
+        title += f"-{options[budget]}" if budget in options else ""
+    if options.get("restarts", 1) > 1:
+        title += f"x{options['restarts']}"
+    usual = type(attack)().objective.loss
+    return title if attack.objective.loss == usual else f"{title} {attack.objective.loss}"
 
 
 def percent(share: float) -> str:

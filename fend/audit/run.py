@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fend.attacks import PGD, AttackSpec, Predict, attack
+from fend.attacks import FGSM, AttackSpec, Predict, attack
 from fend.audit.rows import AttackRow, CleanRow, CostRow, Row
 from fend.audit.spec import AuditSpec, AuditSpecInvalid
 from fend.bundle import Bundle, Manifest, load_bundle
@@ -156,7 +156,7 @@ def attack_at(attacker: AttackSpec, knowledge: Knowledge) -> AttackSpec:
     The attacked classifier is fooled long before the adversarial image also survives the denoiser,
     and it is the whole pipeline that decides.
     """
-    if knowledge is Knowledge.GREY_BOX and isinstance(attacker, PGD):
+    if knowledge is Knowledge.GREY_BOX and not isinstance(attacker, FGSM):
         return attacker.model_copy(update={"early_stop": False})
     return attacker
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, get_args, get_origin
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from fend.attacks import FGSM, PGD, AttackSpec
+from fend.attacks import FGSM, PGD, AttackSpec, Square
 from fend.errors import FendError
 from fend.threat import Knowledge, ThreatModel
 
@@ -40,6 +40,12 @@ class AuditSpec(BaseModel, frozen=True, extra="forbid"):
         if any(item in value[:position] for position, item in enumerate(value)):
             raise ValueError("holds the same entry twice")
         return value
+
+    @model_validator(mode="after")
+    def _attacks_fit_threat(self) -> "AuditSpec":
+        if self.threat.norm != "linf" and any(isinstance(item, Square) for item in self.attacks):
+            raise ValueError(f"square is an L-inf attack; threat.norm is {self.threat.norm}")
+        return self
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
