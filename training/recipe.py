@@ -153,7 +153,8 @@ class Recipe(_Section):
 
 
 def _shortened(attack: AttackSpec) -> AttackSpec:
-    return attack.model_copy(update={"steps": 3}) if attack.name == "pgd" else attack
+    budgets = {"steps", "queries", "draws"} & type(attack).model_fields.keys()
+    return attack.model_copy(update=dict.fromkeys(budgets, 3))
 
 
 def load_recipe(name_or_path: str) -> Recipe:
