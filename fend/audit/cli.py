@@ -1,5 +1,6 @@
 """`fend audit`: attack a bundle from the command line, with the numbers that the service gives."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,6 +50,10 @@ def audit(
     knowledge: Annotated[
         list[Knowledge] | None, typer.Option(help="Repeat for more than one; default: all.")
     ] = None,
+    spec_file: Annotated[
+        Path | None,
+        typer.Option("--spec", help="JSON of a request's fields, such as attacks; flags win."),
+    ] = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Processes; 0: one a core. Changes no number.")
     ] = 0,
@@ -71,7 +76,8 @@ def audit(
         body["samples"] = samples or None
     if output is not None and not output.resolve().parent.is_dir():
         raise AuditSpecInvalid(f"--output: there is no folder {output.resolve().parent}")
-    spec = from_request({"preset": preset, "model": manifest.name, **body})
+    asked = {} if spec_file is None else _read_spec(spec_file)
+    spec = from_request({"preset": preset, **asked, "model": manifest.name, **body})
     job = Job(spec, folder, data_dir, _resolve(device))
     document = _run(job, workers or _default_workers(job.device))
     if output is not None:
@@ -82,6 +88,16 @@ def audit(
         typer.echo(to_markdown(document.result), nl=False)
     else:
         _print(document.result)
+
+
+def _read_spec(path: Path) -> dict[str, Any]:
+    try:
+        asked = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise AuditSpecInvalid(f"--spec: {path} cannot be read as JSON: {error}") from error
+    if not isinstance(asked, dict):
+        raise AuditSpecInvalid(f"--spec: {path} does not hold a JSON object")
+    return asked
 
 
 def _resolve(device: Device) -> str:

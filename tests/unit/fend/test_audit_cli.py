@@ -56,6 +56,21 @@ def test_knowledge_can_be_chosen(
     assert [line["knowledge"] for line in report["lines"]] == ["white_box", "white_box"]
 
 
+def test_a_file_can_hold_any_field_and_flags_win(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tiny_bundle_dir: Path,
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps({"attacks": [{"name": "noise", "draws": 2}], "samples": 99}))
+    chosen = ("--spec", file, "--format", "json")
+    assert audit(monkeypatch, tiny_bundle_dir / "mnist", *chosen) == 0
+    spec = json.loads(capsys.readouterr().out)["result"]["spec"]
+    assert [attack["name"] for attack in spec["attacks"]] == ["noise"]
+    assert spec["samples"] == 6
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -65,6 +80,7 @@ def test_knowledge_can_be_chosen(
         (["mnist", "--dataset", "mnits"], "dataset_unknown", "mnist:test"),
         (["mnist", "--dataset", "mnist:test"], "dataset_missing", "fend data fetch mnist"),
         (["mnist", "--output", "no/such/report.json"], "audit_spec_invalid", "--output"),
+        (["mnist", "--spec", "no-such.json"], "audit_spec_invalid", "--spec"),
     ],
 )
 def test_an_error_is_one_line_with_its_code(
