@@ -1,6 +1,6 @@
 """Our FGSM and PGD against torchattacks' and foolbox's: same model, images and budget.
 
-    python -m benchmarks.agreement --data-dir DATA
+    python -m benchmarks.agreement
 
 Prints how far the FGSM images differ, the accuracy that each PGD leaves, and the time each took
 (one run, one thread; a ratio of this machine, not a benchmark to quote).
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks.places import default_data_dir
 from fend.attacks import FGSM, PGD, attack
 from fend.bundle import load_bundle
 from fend.datasets import load
@@ -35,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=Path("models/mnist"))
     parser.add_argument("--dataset", default="mnist:test")
-    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     parser.add_argument("--samples", type=int, default=1_000)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--epsilons", type=float, nargs="+", default=[0.05, 0.1, 0.2])

@@ -1,7 +1,7 @@
 """Every MNIST test image as a PNG file through `POST /v1/classify` of a running service.
 
-    make serve                                             # in one terminal
-    python -m benchmarks.served_accuracy --data-dir DATA   # in another
+    make serve                            # in one terminal
+    python -m benchmarks.served_accuracy  # in another
 
 Prints the accuracy that a client sees, and whether each served answer is the one that the bundle
 gives offline.
@@ -17,6 +17,7 @@ import httpx
 import torch
 from rich.progress import track
 
+from benchmarks.places import default_data_dir
 from fend.bundle import load_bundle
 from fend.datasets import ImageSet, load
 from fend.images import encode_png
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--model", default="mnist")
     parser.add_argument("--models-dir", type=Path, default=Path("models"))
-    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     parser.add_argument("--clients", type=int, default=16)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,6 +1,6 @@
 """The README's table: the paper's attacks on every shipped model, over the whole test set.
 
-    python -m benchmarks.table --data-dir DATA
+    python -m benchmarks.table
 
 Runs the audit preset `paper` on each model, keeps the reports in benchmarks/reports (a report of
 the same model version is not made again), writes what was measured into the model cards, and prints
@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.places import default_data_dir
 from fend.audit import AuditDocument, Report
 from fend.audit.report import Share
 from fend.bundle import annotate, read_manifest
@@ -27,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=["mnist-paper", "mnist"])
     parser.add_argument("--models-dir", type=Path, default=Path("models"))
-    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     parser.add_argument("--workers", type=int, default=0)
     options = parser.parse_args()
     REPORTS.mkdir(exist_ok=True)
