@@ -16,7 +16,10 @@ from training.loop import Outcome
 from training.recipe import Recipe
 
 FALSE_POSITIVE_RATE = 0.01
-"""The share of clean images that may look suspicious (DESIGN, section 4)."""
+"""The largest share of clean held-out images that may look suspicious."""
+
+SMALLEST_THRESHOLD = 0.01
+"""Of a bit. A good denoiser hardly changes a clean image; less than this is rounding, not doubt."""
 
 
 def export_bundle(
@@ -29,10 +32,6 @@ def export_bundle(
 ) -> Manifest:
     """Write `models_dir/<recipe name>`; an older bundle of that name is replaced whole."""
     defence = Defence(denoiser, classifier[2])
-    rule = SuspicionRule(
-        threshold=_suspicion_threshold(defence, splits.held_out),
-        false_positive_rate=FALSE_POSITIVE_RATE,
-    )
     about = {
         "summary": recipe.summary,
         "recipe": recipe.model_dump(mode="json"),
@@ -61,7 +60,7 @@ def export_bundle(
         labels=list(splits.train.label_names),
         denoiser=(recipe.denoiser.architecture, recipe.denoiser.config, denoiser),
         classifier=classifier,
-        suspicion=rule,
+        suspicion=_suspicion_rule(defence, splits.held_out),
         about=about,
         card=model_card(recipe.name, about),
     )
@@ -128,12 +127,15 @@ def _attack_in_words(attack: dict[str, Any]) -> str:
 
 
 @torch.no_grad()
-def _suspicion_threshold(defence: Defence, images: ImageSet) -> float:
-    """The score that only `FALSE_POSITIVE_RATE` of clean images exceed."""
+def _suspicion_rule(defence: Defence, images: ImageSet) -> SuspicionRule:
+    """The score that at most `FALSE_POSITIVE_RATE` of clean images exceed, and how many do."""
     device = next(defence.classifier.parameters()).device
-    scores: list[Tensor] = []
+    batches: list[Tensor] = []
     for indices in torch.split(torch.arange(len(images)), 500):
         answers = defence.answer(images.pixels(indices).to(device))
-        scores.append(suspicion(answers.logits, answers.undefended_logits).cpu())
-    threshold = torch.quantile(torch.cat(scores), 1 - FALSE_POSITIVE_RATE)
-    return round(float(threshold), 6)
+        batches.append(suspicion(answers.logits, answers.undefended_logits).cpu())
+    scores = torch.cat(batches)
+    quantile = float(torch.quantile(scores, 1 - FALSE_POSITIVE_RATE))
+    threshold = max(round(quantile, 6), SMALLEST_THRESHOLD)
+    flagged = float((scores > threshold).double().mean())
+    return SuspicionRule(threshold=threshold, false_positive_rate=round(flagged, 6))

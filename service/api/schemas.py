@@ -37,7 +37,7 @@ class Suspicion(BaseModel):
     """How far the answers with and without the denoiser disagree. A signal, not a defence."""
 
     score: float
-    threshold: float = Field(description="1 % of clean validation images are above it.")
+    threshold: float = Field(description="At most 1 % of clean validation images are above it.")
     flagged: bool
 
 
