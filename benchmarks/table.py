@@ -72,7 +72,7 @@ def _report(folder: Path, data_dir: Path, workers: int) -> AuditDocument:
     version = read_manifest(folder).version
     if path.is_file():
         document = AuditDocument.model_validate_json(path.read_bytes())
-        if document.result.identity.version == version:
+        if document.result.identity.model_version == version:
             return document
     subprocess.run(
         [
