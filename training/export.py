@@ -77,6 +77,10 @@ def model_card(name: str, about: dict[str, Any]) -> str:
         share = f"{100 * recipe['online']['share']:.0f} %"
         made = _attack_in_words(recipe["online"]["attack"])
         online = f"; {share} of each batch by {made} through the denoiser as it learns"
+    task = ""
+    if recipe["loss"]["task_weight"]:
+        weight = recipe["loss"]["task_weight"]
+        task = f"; plus {weight:g} times the frozen classifier's cross-entropy (not in the paper)"
     taps = about["taps"] if isinstance(about["taps"], str) else ", ".join(about["taps"])
     lines = [
         f"# {name}",
@@ -87,14 +91,17 @@ def model_card(name: str, about: dict[str, Any]) -> str:
         f"{about['parameters']['denoiser']:,} parameters, {_epochs_in_words(about['epochs'])}.",
         f"- Classifier: {about['parameters']['classifier']:,} parameters.",
         f"- Loss: equation 4 with the loss network `{about['loss_network']}`, taps `{taps}`, "
-        f"scaling `{recipe['loss']['scaling']}`.",
+        f"scaling `{recipe['loss']['scaling']}`{task}.",
         f"- Trained on {data['train']['images']:,} images of {data['train']['name']}, as {attacks} "
         f"({threat['norm']}, epsilon {threat['epsilon']}){clean}{online}; "
         f"{data['held_out']['images']:,} more held out for selection.",
         f"- Seed {recipe['seed']}; Fend {about['made_with']['fend']}, "
         f"torch {about['made_with']['torch']}.",
         "",
-        "## Held-out accuracy, attacks on the bare classifier (grey-box)",
+        "## Held-out accuracy",
+        "",
+        "Attacks on the bare classifier (grey-box); `white_box` is PGD-10 through everything, "
+        "500 images.",
         "",
         "| shown | accuracy |",
         "|---|---|",
