@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install serve test check bench up clean
+.PHONY: install serve test check bench up compose-test clean
 
 install: .venv/.service            ## what serving needs
 
@@ -23,6 +23,9 @@ bench: .venv/.dev                  ## see benchmarks/README.md
 up:                                ## the compose deployment
 	docker/admin-token.sh
 	docker compose up -d --build --wait
+
+compose-test: .venv/.dev           ## build, start and check that deployment; skips without Docker
+	tests/compose/run.sh
 
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

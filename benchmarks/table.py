@@ -17,7 +17,7 @@ from fend.audit import AuditDocument, Report
 from fend.audit.report import Share
 from fend.bundle import annotate, read_manifest
 from fend.threat import Knowledge
-from training.export import model_card
+from training.card import model_card
 
 REPORTS = Path("benchmarks/reports")
 PAPER_SAYS = {"clean": "-", "fgsm": "92.1", "pgd": "83.0"}

@@ -11,12 +11,15 @@ ARG TORCH_INDEX=""
 WORKDIR /build
 RUN python -m venv --without-pip /opt/venv
 COPY pyproject.toml constraints*.txt docker/requirements.py ./
-# Wheels only, because no image here has a compiler. An empty PIP_EXTRA_INDEX_URL is none.
+# Wheels only, because no image here has a compiler, which torch's headers would be for; its tests
+# nobody runs. An empty PIP_EXTRA_INDEX_URL is none.
 RUN --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=cache,target=/root/.cache/pip \
     python requirements.py . "$TORCH" \
  && PIP_EXTRA_INDEX_URL="$TORCH_INDEX" pip --python /opt/venv/bin/python install \
-        --only-binary :all: --find-links /wheels -r requirements.txt -c constraints.txt
+        --only-binary :all: --find-links /wheels -r requirements.txt -c constraints.txt \
+ && rm -rf /opt/venv/lib/python3.11/site-packages/torch/include \
+           /opt/venv/lib/python3.11/site-packages/torch/test
 
 # ---- the project as a wheel
 FROM python:3.11-slim-bookworm AS project
@@ -59,7 +62,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     FEND_STATE_DIR=/var/lib/fend/state
 USER 10001:10001
 EXPOSE 8000
-HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 \
+HEALTHCHECK --start-period=60s --start-interval=1s --interval=5s --timeout=5s --retries=3 \
     CMD ["python", "/opt/fend/healthcheck.py"]
 ENTRYPOINT ["/usr/bin/tini", "--"]
 CMD ["fend", "serve", "--host", "0.0.0.0"]

@@ -75,9 +75,9 @@ def _registered_commands() -> list[Command]:
 
 
 def _audit() -> Any:
-    from fend.audit.cli import audit
+    from fend.audit.cli import app
 
-    return audit
+    return app
 
 
 def _bundle() -> Any:

@@ -16,12 +16,18 @@ MEASURE_TOLERANCE = 1e-6
 
 
 class Knowledge(StrEnum):
-    """Which graph the attacker's gradient goes through (the paper, section 3.1)."""
+    """What the attacker has, and so which graph the gradient goes through (the paper, 3.1)."""
 
+    BLACK_BOX = "black_box"
+    """Nothing: a surrogate classifier of the attacker's own. The paper's zero knowledge."""
     GREY_BOX = "grey_box"
     """The classifier alone; the attacker does not know the denoiser. The paper's tables."""
+    GREY_BOX_AWARE = "grey_box_aware"
+    """That there is a denoiser, but no weights: a surrogate denoiser and classifier."""
     WHITE_BOX = "white_box"
     """Denoiser and classifier: the attacker knows everything. The headline of every report."""
+    QUERY = "query"
+    """Answers only, no gradient: the attack asks the whole pipeline."""
 
 
 class ThreatModel(BaseModel, frozen=True, extra="forbid"):
@@ -74,6 +80,9 @@ class ThreatModel(BaseModel, frozen=True, extra="forbid"):
             step_size = step_size.view(-1, 1, 1, 1)
         if self.norm == "linf":
             return perturbed + step_size * gradient.sign()
+        # To a largest entry of 1 first: the squares of a saturated loss's gradient are zero.
+        largest = gradient.flatten(1).abs().amax(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+        gradient = gradient / largest.view(-1, 1, 1, 1)
         length = gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
         stepped: Tensor = perturbed + step_size * gradient / length
         return stepped

@@ -9,7 +9,7 @@ import torch
 from fastapi import Depends, FastAPI
 
 import fend
-from service.api import audits, classify, console, denoise, health, models
+from service.api import audit_events, audits, classify, console, datasets, denoise, health, models
 from service.api.answering import Answering
 from service.api.health import Readiness
 from service.api.limits import RequestLimits
@@ -27,8 +27,10 @@ say how robust it is. Errors are problem details (RFC 9457) with a stable `code`
 """
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
     """The service for `settings`; models are loaded when its lifespan is entered.
+
+    `base_url` is where it will answer, where that is known: audits then also ask it.
 
     Raises:
         SettingsError.
@@ -42,13 +44,20 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.admin_token = admin_token(settings)
     app.state.lifecycle = Lifecycle()
     app.state.repository = Repository(settings, metrics)
-    app.state.audits = AuditJobs(settings, app.state.repository, metrics)
+    app.state.audits = AuditJobs(settings, app.state.repository, metrics, base_url)
 
     for public in (classify, denoise, models, health, console):
         app.include_router(public.router)
-    app.include_router(audits.router, dependencies=[Depends(require_admin)])
+    for guarded in (audits, audit_events, datasets):
+        app.include_router(guarded.router, dependencies=[Depends(require_admin)])
     add_problem_handlers(app)
-    app.add_middleware(RequestLimits, max_body_bytes=settings.max_body_bytes, metrics=metrics)
+    app.add_middleware(
+        RequestLimits,
+        max_body_bytes=settings.max_body_bytes,
+        # The form around the file takes a little too.
+        exceptions={datasets.PATH: settings.max_dataset_bytes + 64 * 1024},
+        metrics=metrics,
+    )
     _document_problems(app)
     return app
 

@@ -41,7 +41,7 @@ def run(settings: Settings) -> None:
         from service.app import create_app
 
         config = uvicorn.Config(
-            create_app(settings),
+            create_app(settings, _own_url(sock)),
             lifespan="off",  # entered in _serve, so that what it raises arrives here
             log_config=None,
             access_log=False,
@@ -111,12 +111,20 @@ def _handle_signals(server: uvicorn.Server, lifecycle: Lifecycle, drain_delay_s:
         signal.signal(number, handler)
 
 
+def _own_url(sock: socket.socket) -> str:
+    """Where this process reaches itself."""
+    host, port = sock.getsockname()[:2]
+    return _url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def _announce(app: FastAPI, settings: Settings, sock: socket.socket) -> None:
     """Say on the terminal, not in the log, what a person needs to start."""
-    host, port = sock.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
     token = app.state.admin_token
-    lines = [f"Fend serves at http://{shown}:{port} (try /docs)"]
+    lines = [f"Fend serves at {_url(*sock.getsockname()[:2])} (try /docs)"]
     for name, model in app.state.repository.serving().items():
         default = "  (default)" if name == settings.default_model else ""
         lines.append(f"  model  {name}  {model.manifest.version}{default}")

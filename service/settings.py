@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fend.errors import FendError
 
+Priority = Literal["low", "normal"]
+
 
 class SettingsError(FendError):
     """A setting has a value that the service cannot start with."""
@@ -61,6 +63,28 @@ class Settings(BaseSettings):
 
     max_pixels: int = Field(default=16_000_000, ge=1)
     """Largest image, as width times height, checked before it is decoded."""
+
+    worker_priority: Priority = "low"
+    """Of the processes that attack models and read uploads. low: they get the processor time that
+    nothing else on the machine wants; normal: they compete with serving for it."""
+
+    max_dataset_bytes: int = Field(default=256 * 1024 * 1024, ge=1)
+    """Largest uploaded data set: of the file, of what it unpacks to, and of its pixels."""
+
+    max_dataset_images: int = Field(default=60_000, ge=1, le=60_000)
+    """Most images in an uploaded data set."""
+
+    max_datasets_bytes: int = Field(default=2 * 1024 * 1024 * 1024, ge=0)
+    """Disk space for all uploaded data sets together."""
+
+    keep_audits: int = Field(default=1000, ge=1)
+    """Ended audits that are kept; older ones are deleted, but never a model's last report."""
+
+    keep_audits_days: float = Field(default=730.0, ge=0, le=36_500)
+    """How long an ended audit is kept at most."""
+
+    keep_audit_rows: int = Field(default=50, ge=0)
+    """Ended audits whose raw rows are kept; older ones keep their report."""
 
     queue_size: int = Field(default=256, ge=1)
     """Images of a model that may be in the works at a time; more are refused with 429."""

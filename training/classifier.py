@@ -1,6 +1,7 @@
-"""The classifier behind the denoiser: trained here on clean images, or taken from a bundle."""
+"""The classifier behind the denoiser: trained here, or taken from a bundle."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,41 +11,61 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fend.bundle import load_bundle, read_manifest
-from fend.datasets import ImageSet
 from fend.models import build
 from fend.pipeline import frozen
+from training.adversarial import adversarial_terms
+from training.augment import augmented
 from training.data import Splits
-from training.loop import Fit, Moment, fit
+from training.evaluate import accuracy, white_box_accuracy
+from training.loop import Fit, Moment, Outcome, fit
 from training.recipe import ClassifierSection, Recipe
 
 
+@dataclass(frozen=True)
+class Classifier:
+    """A frozen classifier, and what a bundle says of it."""
+
+    architecture: str
+    config: dict[str, Any]
+    module: nn.Module
+    outcome: Outcome | None
+    """How its training went; None where it was taken from a bundle."""
+
+
 def obtain_classifier(
-    recipe: Recipe, splits: Splits, folder: Path, *, device: torch.device, console: Console
-) -> tuple[str, dict[str, Any], nn.Module]:
-    """(architecture, configuration, frozen classifier) as the recipe wants it.
+    recipe: Recipe,
+    splits: Splits,
+    folder: Path,
+    *,
+    device: torch.device,
+    console: Console,
+    cut: bool = False,
+) -> Classifier:
+    """The classifier as the recipe wants it.
 
     Classifiers are kept in `folder` by what decides them, so that recipes that share one train it
-    once.
+    once, and a stopped training goes on. `cut` trains no further.
 
     Raises:
         BundleError: `classifier.from_bundle` cannot be used.
+        NothingToCut: `cut`, and there is no finished epoch.
     """
     section = recipe.classifier
     if section.from_bundle is not None:
         place = Path(section.from_bundle)
         component = read_manifest(place).content.classifier
-        classifier = load_bundle(place, device).defence.classifier
-        return component.architecture, component.config, classifier
+        taken = load_bundle(place, device).defence.classifier
+        return Classifier(component.architecture, component.config, taken, None)
     # The only draw of the global generator: layers take their first weights from it.
     torch.manual_seed(recipe.seed)
-    classifier = build(section.architecture, section.config).to(device)
-    console.print(f"[bold]classifier[/] {section.architecture}: {section.epochs} epochs")
-    job = _job(classifier, section, splits, recipe.seed, device)
-    place = folder / _digest(recipe)
-    outcome = fit(job, place, resume=True, console=console)
-    held_out = outcome.figures["accuracy"]
-    console.print(f"classifier: held-out accuracy {held_out:.4f}", highlight=False)
-    return section.architecture, dict(section.config), frozen(classifier)
+    module = build(section.architecture, section.config).to(device)
+    how = f", {section.adversarial.kind}" if section.adversarial else ""
+    console.print(f"[bold]classifier[/] {section.architecture}: {section.epochs} epochs{how}")
+    job = _job(module, section, splits, recipe.seed, device)
+    outcome = fit(job, folder / _digest(recipe), resume=True, cut=cut, console=console)
+    figures = "  ".join(f"{name} {value:.4f}" for name, value in outcome.figures.items())
+    console.print(f"classifier: held out: {figures}", highlight=False)
+    return Classifier(section.architecture, dict(section.config), frozen(module), outcome)
 
 
 def _digest(recipe: Recipe) -> str:
@@ -59,13 +80,21 @@ def _job(
     seed: int,
     device: torch.device,
 ) -> Fit:
-    def loss(indices: Tensor, _: Moment) -> dict[str, Tensor]:
-        logits = classifier(splits.train.pixels(indices).to(device))
-        return {"cross_entropy": F.cross_entropy(logits, splits.train.labels[indices].to(device))}
+    def loss(indices: Tensor, moment: Moment) -> dict[str, Tensor]:
+        images = splits.train.pixels(indices).to(device)
+        labels = splits.train.labels[indices].to(device)
+        if section.augment:
+            images = augmented(images, moment.generator)
+        if section.adversarial is not None:
+            return adversarial_terms(section.adversarial, classifier, images, labels, moment)
+        return {"cross_entropy": F.cross_entropy(classifier(images), labels)}
 
     def validate() -> dict[str, float]:
-        value = accuracy(classifier, splits.held_out)
-        return {"accuracy": value, "score": value}
+        figures = {"accuracy": accuracy(classifier, splits.held_out)}
+        if section.adversarial is not None:
+            threat = section.adversarial.threat
+            figures["white_box"] = white_box_accuracy(classifier, splits.held_out, threat)
+        return figures | {"score": sum(figures.values()) / len(figures)}
 
     return Fit(
         classifier,
@@ -77,15 +106,3 @@ def _job(
         loss,
         validate,
     )
-
-
-@torch.no_grad()
-def accuracy(model: nn.Module, images: ImageSet, pixels: Tensor | None = None) -> float:
-    """The share of `images` that `model` labels right; `pixels` (N,C,H,W) may stand in for them."""
-    device = next(model.parameters()).device
-    right = 0
-    for indices in torch.split(torch.arange(len(images)), 500):
-        batch = images.pixels(indices) if pixels is None else pixels[indices].float()
-        answers = model(batch.to(device)).argmax(1).cpu()
-        right += int((answers == images.labels[indices]).sum())
-    return right / len(images)

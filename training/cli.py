@@ -11,6 +11,19 @@ DEFAULT_DATA_DIR = Path(".fend/data")
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe by name, or a TOML file.")],
+    profile: Annotated[
+        str, typer.Option(help="A budget of the recipe: full, or a name under its [profiles].")
+    ] = "full",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a key, such as data.limit=1000. Repeatable."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Another seed than the recipe's; it goes into the name."),
+    ] = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="In miniature, on rendered digits; needs no data.")
     ] = False,
@@ -33,17 +46,20 @@ def train(
     from rich.console import Console
 
     from training.line import run_recipe
-    from training.recipe import load_recipe
+    from training.recipe_files import load_recipe
+    from training.smoke import smoke as in_miniature
 
     if threads:
         torch.set_num_threads(threads)
-    chosen = load_recipe(recipe)
+    chosen = load_recipe(recipe, profile=profile, changes=changes or [], seed=seed)
+    if smoke:
+        chosen = in_miniature(chosen)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     run_recipe(
-        chosen.smoke() if smoke else chosen,
+        chosen,
         data_dir=data_dir,
-        models_dir=models_dir,
+        bundle_dir=models_dir / chosen.name,
         runs_dir=runs_dir,
         resume=resume,
         cut=cut,

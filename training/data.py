@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.nn import functional as F
 
 from fend.datasets import ImageSet, load
+from fend.images import InputSpec
 from training.recipe import DataSection, RecipeError
 
 
@@ -18,13 +20,16 @@ class Splits:
     test: ImageSet
 
 
-def load_splits(section: DataSection, seed: int, data_dir: Path | None) -> Splits:
+def load_splits(
+    section: DataSection, input_spec: InputSpec, seed: int, data_dir: Path | None
+) -> Splits:
     """Load and split; the same seed splits the same way.
 
     Raises:
-        DatasetError: a set that is not there. RecipeError: fewer images than the recipe asks for.
+        DatasetError: a set that is not there.
+        RecipeError: fewer images than the recipe asks for, or of another shape.
     """
-    images = load(section.train, data_dir)
+    images = load(section.train, data_dir, input_spec)
     wanted = section.held_out + (section.limit or 1)
     if wanted > len(images):
         raise RecipeError(f"data.held_out and data.limit need {wanted} images of {len(images)}")
@@ -34,4 +39,27 @@ def load_splits(section: DataSection, seed: int, data_dir: Path | None) -> Split
     train = images.subset(kept.nonzero().squeeze(1))
     if section.limit is not None:
         train = train.subset(train.sample(section.limit, seed).sort().values)
-    return Splits(train, images.subset(held_out), load(section.test, data_dir))
+    test = load(section.test, data_dir, input_spec)
+    parts = (train, images.subset(held_out), test)
+    return Splits(*(_as_input(part, input_spec, section.fit) for part in parts))
+
+
+def _as_input(images: ImageSet, spec: InputSpec, fit: bool) -> ImageSet:
+    """`images` in the shape of the recipe's input; raises RecipeError where they are not."""
+    wanted = (spec.channels, spec.height_px, spec.width_px)
+    shape = tuple(images.images.shape[1:])
+    if shape == wanted:
+        return images
+    right, down = spec.width_px - shape[2], spec.height_px - shape[1]
+    if not fit or shape[0] not in (1, spec.channels) or min(right, down) < 0:
+        raise RecipeError(
+            f"{images.name} has images of {_in_words(shape)}, and the recipe's input is "
+            f"{_in_words(wanted)}; choose a data set or an input that matches"
+        )
+    sides = (right // 2, right - right // 2, down // 2, down - down // 2)
+    padded = F.pad(images.images, sides).expand(-1, spec.channels, -1, -1).contiguous()
+    return ImageSet(images.name, padded, images.labels, images.label_names)
+
+
+def _in_words(shape: tuple[int, ...]) -> str:
+    return "x".join(str(size) for size in shape)

@@ -1,24 +1,27 @@
 """Train the denoiser: adversarial images in, clean images and their feature maps as the target."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fend.attacks import PGD, attack
 from fend.datasets import ImageSet
 from fend.models import build
 from fend.pipeline import Defence, frozen
+from fend.threat import ThreatModel
 from training.adversaries import make_adversaries
-from training.classifier import accuracy
 from training.data import Splits
+from training.evaluate import accuracy, white_box_accuracy
 from training.feature_cache import FeatureCache
+from training.guide import ClassifierGuide, GuideTap
 from training.loop import Fit, Moment, Outcome, fit
 from training.loss_networks import load_loss_network
 from training.losses import FeatureLoss
-from training.recipe import LossSection, Recipe
+from training.recipe import AdversariesSection, LossSection, OnlineSection, Recipe, RecipeError
 from training.shown import OnlineShown, Shown, StaticShown
 
 
@@ -39,26 +42,59 @@ def train_denoiser(
 
     The loss network only shapes the loss: it is in no bundle and in no served path.
     """
-    section = recipe.denoiser
-    loss_fn = _feature_loss(recipe.loss, data_dir).to(device)
-    train = _variants(recipe, classifier, splits, cache, console, held_out=False)
-    held_out = _variants(recipe, classifier, splits, cache, console, held_out=True)
+    losses, adversaries = recipe.loss, recipe.adversaries
+    assert losses is not None, "the recipe was checked"
+    assert adversaries is not None, "the recipe was checked"
+    loss_fn = feature_loss(losses, classifier, data_dir).to(device)
+    train, held_out = (
+        _variants(adversaries, recipe.seed, classifier, images, cache, console)
+        for images in (splits.train, splits.held_out)
+    )
+    held_out["clean"] = splits.held_out.pixels(slice(None)).half()  # always reported
+    if adversaries.include_clean:
+        train["clean"] = splits.train.pixels(slice(None)).half()
+    job = denoiser_fit(recipe, classifier, loss_fn, splits, train, held_out, device)
+    maps = f" and feature maps of {losses.network}" if loss_fn.network is not None else ""
+    console.print(
+        f"[bold]denoiser[/] {recipe.denoiser.architecture}: {job.epochs} epochs on "
+        f"{', '.join(train)}; loss on pixels{maps}"
+    )
+    outcome = fit(job, folder, resume=resume, cut=cut, console=console)
+    return frozen(job.module), outcome
+
+
+def denoiser_fit(
+    recipe: Recipe,
+    classifier: nn.Module,
+    loss_fn: FeatureLoss,
+    splits: Splits,
+    train: Mapping[str, Tensor],
+    held_out: Mapping[str, Tensor],
+    device: torch.device,
+) -> Fit:
+    """The training of a fresh denoiser.
+
+    `train` and `held_out` are what static attacks made of the images, by name: (N,C,H,W) each.
+    """
+    section, losses, adversaries = recipe.denoiser, recipe.loss, recipe.adversaries
+    assert losses is not None, "the recipe was checked"
+    assert adversaries is not None, "the recipe was checked"
+    threat, task_weight = adversaries.threat, losses.task_weight
     torch.manual_seed(recipe.seed + 1)
     denoiser = build(section.architecture, section.config).to(device)
     loss_fn.calibrate(splits.train.pixels(slice(0, 1_000)).to(device))
-    features = FeatureCache(loss_fn.targets, len(splits.train), recipe.loss.cache_bytes)
+    features = FeatureCache(loss_fn.targets, len(splits.train), losses.cache_bytes)
     defence = Defence(denoiser, classifier)
-    shown = _shown(recipe, splits, train, defence)
+    shown = _shown(recipe.online, threat, splits.train, train, defence)
 
     def loss(samples: Tensor, moment: Moment) -> dict[str, Tensor]:
         images, pixels = shown.batch(samples, moment)
         clean = splits.train.pixels(images).to(device)
         denoised = denoiser(pixels.to(device))
         terms = loss_fn.terms(denoised, clean, features.get(images, clean))
-        if recipe.loss.task_weight:
+        if task_weight:
             labels = splits.train.labels[images].to(device)
-            error = F.cross_entropy(classifier(denoised), labels)
-            terms["task"] = recipe.loss.task_weight * error
+            terms["task"] = task_weight * F.cross_entropy(classifier(denoised), labels)
         return terms
 
     def validate() -> dict[str, float]:
@@ -67,18 +103,14 @@ def train_denoiser(
         }
         scored = [figures[name] for name in train]
         if recipe.online is not None:
-            figures["white_box"] = _white_box(recipe, defence, splits.held_out)
+            figures["white_box"] = white_box_accuracy(defence, splits.held_out, threat)
             scored.append(figures["white_box"])
         return figures | {"score": sum(scored) / len(scored)}
 
     def pictures() -> Tensor:
         return _grid(denoiser, splits, held_out, device)
 
-    console.print(
-        f"[bold]denoiser[/] {section.architecture}: {section.epochs} epochs on "
-        f"{', '.join(train)} with {recipe.loss.network or 'no'} loss network"
-    )
-    job = Fit(
+    return Fit(
         denoiser,
         section.optimiser,
         section.epochs,
@@ -89,80 +121,73 @@ def train_denoiser(
         validate,
         pictures,
     )
-    outcome = fit(job, folder, resume=resume, cut=cut, console=console)
-    return frozen(denoiser), outcome
 
 
-WHITE_BOX_IMAGES = 500
-"""Held-out images that are attacked after each epoch of an online training."""
+def feature_loss(section: LossSection, classifier: nn.Module, data_dir: Path | None) -> FeatureLoss:
+    """The loss of a recipe, its network loaded.
 
-
-def _white_box(recipe: Recipe, defence: Defence, images: ImageSet) -> float:
-    """Accuracy under PGD-10 through the whole pipeline: weak, but comparable between epochs."""
-    chosen = slice(0, WHITE_BOX_IMAGES)
-    device = next(defence.parameters()).device
-    pixels, labels = images.pixels(chosen).to(device), images.labels[chosen].to(device)
-    result = attack(PGD(steps=10), defence, pixels, labels, recipe.adversaries.threat)
-    return 1.0 - float(result.fooled.float().mean())
-
-
-def _shown(recipe: Recipe, splits: Splits, static: dict[str, Tensor], defence: Defence) -> Shown:
-    if recipe.online is None:
-        return StaticShown(static)
-    return OnlineShown(recipe.online, recipe.adversaries.threat, splits.train, static, defence)
-
-
-def _feature_loss(section: LossSection, data_dir: Path | None) -> FeatureLoss:
-    network = None
-    if section.network is not None:
-        network = load_loss_network(
-            section.network, section.taps, data_dir, input_px=section.input_px
-        )
+    Raises:
+        LossNetworkError: the loss network is not to be had.
+        RecipeError: the classifier has no features to guide by.
+    """
     return FeatureLoss(
-        network,
+        _feature_network(section, classifier, data_dir),
         scaling=section.scaling,
         feature_weight=section.feature_weight,
         pixel_weight=section.pixel_weight,
+        distance=section.distance,
     )
 
 
+def _shown(
+    online: OnlineSection | None,
+    threat: ThreatModel,
+    images: ImageSet,
+    static: Mapping[str, Tensor],
+    defence: Defence,
+) -> Shown:
+    if online is None:
+        return StaticShown(static)
+    return OnlineShown(online, threat, images, static, defence)
+
+
+def _feature_network(
+    section: LossSection, classifier: nn.Module, data_dir: Path | None
+) -> nn.Module | None:
+    """What the loss takes its feature maps from."""
+    if section.network is None or not section.feature_weight:
+        return None
+    if section.network != "classifier":
+        return load_loss_network(section.network, section.taps, data_dir, input_px=section.input_px)
+    try:
+        return ClassifierGuide(classifier, cast(GuideTap, section.taps))  # the recipe was checked
+    except ValueError as error:
+        raise RecipeError(f"loss.taps: {error}") from error
+
+
 def _variants(
-    recipe: Recipe,
+    section: AdversariesSection,
+    seed: int,
     classifier: nn.Module,
-    splits: Splits,
+    images: ImageSet,
     cache: Path,
     console: Console,
-    *,
-    held_out: bool,
 ) -> dict[str, Tensor]:
-    """What the denoiser is shown, by name: float16 (N,C,H,W) each.
-
-    Held-out images always come clean too, since clean accuracy is always reported.
-    """
-    section = recipe.adversaries
-    images = splits.held_out if held_out else splits.train
+    """What static attacks make of `images`, by name: float16 (N,C,H,W) each."""
     variants: dict[str, Tensor] = {}
     for attacker in section.attacks:
         # Two attacks of one kind, say PGD on two losses, are told apart by a number.
         again = sum(name.startswith(attacker.name) for name in variants)
         name = f"{attacker.name}-{again + 1}" if again else attacker.name
         variants[name] = make_adversaries(
-            attacker,
-            classifier,
-            images,
-            section.threat,
-            seed=recipe.seed,
-            cache=cache,
-            console=console,
+            attacker, classifier, images, section.threat, seed=seed, cache=cache, console=console
         )
-    if section.include_clean or held_out:
-        variants["clean"] = images.pixels(slice(None)).half()
     return variants
 
 
 @torch.no_grad()
 def _grid(
-    denoiser: nn.Module, splits: Splits, held_out: dict[str, Tensor], device: torch.device
+    denoiser: nn.Module, splits: Splits, held_out: Mapping[str, Tensor], device: torch.device
 ) -> Tensor:
     """Eight columns; rows: clean, then each variant and what the denoiser makes of it."""
     rows = [splits.held_out.pixels(slice(0, 8))]

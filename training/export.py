@@ -1,5 +1,6 @@
 """From trained networks to a bundle that the service loads, with its model card."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from fend.bundle import Manifest, SuspicionRule, save_bundle
 from fend.datasets import ImageSet
 from fend.models import parameter_count
 from fend.pipeline import Defence, suspicion
+from training.card import model_card
+from training.classifier import Classifier
 from training.data import Splits
+from training.evaluate import device_of
 from training.loop import Outcome
 from training.recipe import Recipe
 
@@ -23,20 +27,24 @@ SMALLEST_THRESHOLD = 0.01
 
 
 def export_bundle(
-    models_dir: Path,
+    folder: Path,
     recipe: Recipe,
-    classifier: tuple[str, dict[str, Any], nn.Module],
+    classifier: Classifier,
     denoiser: nn.Module,
     outcome: Outcome,
     splits: Splits,
+    *,
+    about: Mapping[str, Any],
 ) -> Manifest:
-    """Write `models_dir/<recipe name>`; an older bundle of that name is replaced whole."""
-    defence = Defence(denoiser, classifier[2])
-    about = {
+    """Write a bundle to `folder`; an older one is replaced whole.
+
+    `outcome` is the denoiser's, on held-out images; `about` is added to what the manifest says.
+    """
+    said = {
         "summary": recipe.summary,
         "recipe": recipe.model_dump(mode="json"),
-        "loss_network": recipe.loss.network,
-        "taps": recipe.loss.taps,
+        "loss_network": recipe.loss.network if recipe.loss else None,
+        "taps": recipe.loss.taps if recipe.loss else None,
         "data": {
             "train": {
                 "name": splits.train.name,
@@ -46,97 +54,32 @@ def export_bundle(
             "held_out": {"images": len(splits.held_out), "digest": splits.held_out.digest},
         },
         "held_out": outcome.figures,
+        "classifier_held_out": classifier.outcome.figures if classifier.outcome else {},
         "epochs": {"planned": recipe.denoiser.epochs, "finished": outcome.epochs},
         "parameters": {
             "denoiser": parameter_count(denoiser),
-            "classifier": parameter_count(classifier[2]),
+            "classifier": parameter_count(classifier.module),
         },
         "made_with": {"fend": __version__, "torch": torch.__version__},
+        **about,
     }
     return save_bundle(
-        models_dir / recipe.name,
+        folder,
         name=recipe.name,
         input_spec=recipe.input,
         labels=list(splits.train.label_names),
         denoiser=(recipe.denoiser.architecture, recipe.denoiser.config, denoiser),
-        classifier=classifier,
-        suspicion=_suspicion_rule(defence, splits.held_out),
-        about=about,
-        card=model_card(recipe.name, about),
+        classifier=(classifier.architecture, classifier.config, classifier.module),
+        suspicion=_suspicion_rule(Defence(denoiser, classifier.module), splits.held_out),
+        about=said,
+        card=model_card(recipe.name, said),
     )
-
-
-def model_card(name: str, about: dict[str, Any]) -> str:
-    """The bundle's README, from what the manifest says about it."""
-    recipe, data = about["recipe"], about["data"]
-    threat = recipe["adversaries"]["threat"]
-    attacks = ", ".join(_attack_in_words(a) for a in recipe["adversaries"]["attacks"])
-    clean = " and clean images" if recipe["adversaries"]["include_clean"] else ""
-    online = ""
-    if recipe["online"]:
-        share = f"{100 * recipe['online']['share']:.0f} %"
-        made = _attack_in_words(recipe["online"]["attack"])
-        online = f"; {share} of each batch by {made} through the denoiser as it learns"
-    task = ""
-    if recipe["loss"]["task_weight"]:
-        weight = recipe["loss"]["task_weight"]
-        task = f"; plus {weight:g} times the frozen classifier's cross-entropy (not in the paper)"
-    taps = about["taps"] if isinstance(about["taps"], str) else ", ".join(about["taps"])
-    lines = [
-        f"# {name}",
-        "",
-        about["summary"],
-        "",
-        f"- Denoiser: `{recipe['denoiser']['architecture']}`, "
-        f"{about['parameters']['denoiser']:,} parameters, {_epochs_in_words(about['epochs'])}.",
-        f"- Classifier: {about['parameters']['classifier']:,} parameters.",
-        f"- Loss: equation 4 with the loss network `{about['loss_network']}`, taps `{taps}`, "
-        f"scaling `{recipe['loss']['scaling']}`{task}.",
-        f"- Trained on {data['train']['images']:,} images of {data['train']['name']}, as {attacks} "
-        f"({threat['norm']}, epsilon {threat['epsilon']}){clean}{online}; "
-        f"{data['held_out']['images']:,} more held out for selection.",
-        f"- Seed {recipe['seed']}; Fend {about['made_with']['fend']}, "
-        f"torch {about['made_with']['torch']}.",
-        "",
-        "## Held-out accuracy",
-        "",
-        "Attacks on the bare classifier (grey-box); `white_box` is PGD-10 through everything, "
-        "500 images.",
-        "",
-        "| shown | accuracy |",
-        "|---|---|",
-        *(f"| {key} | {value:.4f} |" for key, value in about["held_out"].items() if key != "score"),
-    ]
-    if "measured" in about:
-        measured = about["measured"]
-        lines += [
-            "",
-            f"## Measured on {measured['images']:,} images of {measured['dataset']}, "
-            f"epsilon {measured['epsilon']}",
-            "",
-            "| attack | accuracy |",
-            "|---|---|",
-            *(f"| {key} | {value:.4f} |" for key, value in measured["accuracy"].items()),
-            "",
-            measured["verdict"],
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _epochs_in_words(epochs: dict[str, int]) -> str:
-    if epochs["finished"] == epochs["planned"]:
-        return f"{epochs['planned']} epochs"
-    return f"cut short after {epochs['finished']} of {epochs['planned']} epochs"
-
-
-def _attack_in_words(attack: dict[str, Any]) -> str:
-    return f"PGD-{attack['steps']}" if attack["name"] == "pgd" else str(attack["name"]).upper()
 
 
 @torch.no_grad()
 def _suspicion_rule(defence: Defence, images: ImageSet) -> SuspicionRule:
     """The score that at most `FALSE_POSITIVE_RATE` of clean images exceed, and how many do."""
-    device = next(defence.classifier.parameters()).device
+    device = device_of(defence)
     batches: list[Tensor] = []
     for indices in torch.split(torch.arange(len(images)), 500):
         answers = defence.answer(images.pixels(indices).to(device))

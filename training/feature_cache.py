@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class FeatureCache:
-    """Fills itself as images are first seen, in half precision, up to a number of bytes.
+    """Fills itself as images are first seen, in half precision, on the device they are computed on.
 
     A cache that would be larger than `limit_bytes` stays off and computes every time.
     """
@@ -31,7 +31,11 @@ class FeatureCache:
             self._fill(indices[missing], clean[missing])
         if self._maps is None:
             return self._compute(clean)
-        return {name: maps[indices].to(clean.device).float() for name, maps in self._maps.items()}
+        rows = indices.to(clean.device)
+        return {
+            name: maps.index_select(0, rows).float().movedim(-1, 1)
+            for name, maps in self._maps.items()
+        }
 
     def _fill(self, indices: Tensor, clean: Tensor) -> None:
         computed = self._compute(clean)
@@ -41,9 +45,20 @@ class FeatureCache:
                 self.enabled = False
                 return
             self._maps = {
-                name: torch.empty((self._images, *maps.shape[1:]), dtype=torch.float16)
+                name: torch.empty(
+                    (self._images, *channels_last(maps).shape[1:]),
+                    dtype=torch.float16,
+                    device=maps.device,
+                )
                 for name, maps in computed.items()
             }
+        rows = indices.to(clean.device)
         for name, maps in computed.items():
-            self._maps[name][indices] = maps.cpu().half()
+            self._maps[name][rows] = channels_last(maps).half()
         self._known[indices] = True
+
+
+def channels_last(maps: Tensor) -> Tensor:
+    """Maps (N,C,...) as (N,...,C), the order that loss networks keep them in: comparing maps of two
+    orders costs a copy each step."""
+    return maps.movedim(1, -1)

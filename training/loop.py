@@ -116,7 +116,7 @@ def _train_epoch(
 ) -> dict[str, float]:
     """One pass over the images; the mean of each term of the loss."""
     generator = torch.Generator().manual_seed(job.seed * 100_003 + epoch)
-    sums: dict[str, float] = {}
+    sums: dict[str, Tensor] = {}
     job.module.train()
     for step, indices in enumerate(_batches(job, generator)):
         progress = (epoch + step / _steps(job)) / job.epochs
@@ -127,10 +127,11 @@ def _train_epoch(
         optimiser.step()
         scheduler.step()
         for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(indices)
+            # A tensor until the epoch ends: a number would make the step wait for its device.
+            sums[name] = sums.get(name, torch.zeros(())) + value.detach() * len(indices)
         advance()
     job.module.eval()
-    return {name: value / job.images for name, value in sums.items()}
+    return {name: float(value) / job.images for name, value in sums.items()}
 
 
 def _batches(job: Fit, generator: torch.Generator) -> Iterator[Indices]:

@@ -1,36 +1,47 @@
 """Equation 4: the denoised image must match the clean one in pixels and in feature maps."""
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-
-from training.loss_networks import LossNetwork
+from torch.nn import functional as F
 
 Scaling = Literal["elements", "magnitude"]
+Distance = Literal["squared", "absolute"]
+
+_MEANS: Mapping[Distance, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
+    {"squared": F.mse_loss, "absolute": F.l1_loss}
+)
 
 
 class FeatureLoss(nn.Module):
-    """sum_l weight_l * |phi_l(x_d) - phi_l(x)|^2 + pixel_weight * mean |x_d - x|^2.
+    """sum_l weight * mean |phi_l(x_d) - phi_l(x)|^2 + pixel_weight * mean |x_d - x|^2.
 
     The paper weighs each term by one over its number of elements, which makes every term a plain
-    mean (`scaling="elements"`). `magnitude` divides each mean, the pixels' too, by the mean square
-    of what is compared on clean images: all terms are relative errors, whatever the network.
+    mean (`scaling="elements"`). `magnitude` divides each mean, the pixels' too, by the same mean of
+    what is compared on clean images: all terms are relative errors, whatever the network.
+    `distance="absolute"` leaves the squares out, as HGD does.
+
+    `network` gives the feature maps phi_l of images by name; without one only pixels are compared.
     """
 
     def __init__(
         self,
-        network: LossNetwork | None,
+        network: nn.Module | None,
         *,
         scaling: Scaling,
         feature_weight: float,
         pixel_weight: float,
+        distance: Distance = "squared",
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network = network if feature_weight else None
         self.scaling = scaling
         self.feature_weight = feature_weight
         self.pixel_weight = pixel_weight
+        self._mean = _MEANS[distance]
         self._divisors: dict[str, float] = {}
 
     @torch.no_grad()
@@ -38,23 +49,28 @@ class FeatureLoss(nn.Module):
         """Measure the magnitude of each term on a batch of clean images (N,C,H,W)."""
         if self.scaling == "magnitude":
             compared = {"pixel": clean, **self.targets(clean)}
-            self._divisors = {name: float(m.square().mean()) for name, m in compared.items()}
+            self._divisors = {
+                name: float(self._mean(maps, torch.zeros_like(maps)))
+                for name, maps in compared.items()
+            }
 
     @torch.no_grad()
     def targets(self, clean: Tensor) -> dict[str, Tensor]:
         """The feature maps that the denoised images must match; no gradient goes through them."""
-        return {} if self.network is None else self.network(clean)
+        return {} if self.network is None else dict(self.network(clean))
 
     def terms(
-        self, denoised: Tensor, clean: Tensor, targets: dict[str, Tensor]
+        self, denoised: Tensor, clean: Tensor, targets: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """Each weighted term by name; their sum is the loss.
 
         `denoised` and `clean` are (N,C,H,W) in [0, 1]; `targets` comes from `targets(clean)`.
         """
-        terms = {"pixel": self.pixel_weight * (denoised - clean).square().mean()}
+        terms = {}
+        if self.pixel_weight:
+            terms["pixel"] = self.pixel_weight * self._mean(denoised, clean)
         if self.network is not None:
             for name, maps in self.network(denoised).items():
-                error = (maps - targets[name].to(maps.dtype)).square().mean()
+                error = self._mean(maps, targets[name].to(maps.dtype))
                 terms[name] = self.feature_weight * error
         return {name: term / self._divisors.get(name, 1.0) for name, term in terms.items()}

@@ -1,18 +1,16 @@
-"""A recipe: everything that decides what is trained, in one TOML file."""
+"""A recipe: everything that decides what is trained, checked."""
 
-import tomllib
-from importlib import resources
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from fend.attacks import AttackSpec
 from fend.errors import FendError
 from fend.images import InputSpec
 from fend.threat import ThreatModel
-from training.loss_networks import NetworkName
-from training.losses import Scaling
+from training.guide import GUIDE_TAPS
+from training.loss_networks import SOURCES, NetworkName
+from training.losses import Distance, Scaling
 
 
 class RecipeError(FendError):
@@ -31,9 +29,16 @@ class Optimiser(_Section):
     kind: Literal["sgd", "adam", "adamw"] = "adam"
     learning_rate: float = Field(gt=0)
     momentum: float = Field(default=0.0, ge=0, lt=1)
+    """SGD's."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Adam's is L2 regularisation, as in the paper; AdamW's is decoupled."""
     schedule: Literal["constant", "cosine"] = "constant"
+
+    @model_validator(mode="after")
+    def _momentum_is_sgds(self) -> "Optimiser":
+        if self.momentum and self.kind != "sgd":
+            raise ValueError(f"momentum is for sgd; {self.kind} has its own")
+        return self
 
 
 class DataSection(_Section):
@@ -46,6 +51,32 @@ class DataSection(_Section):
     """Training images kept aside for selection; the test images are for the final table only."""
     limit: int | None = Field(default=None, ge=1)
     """Use only that many training images (held-out ones come on top). For trials."""
+    fit: bool = False
+    """Bring smaller or grey images to the recipe's input: black around, equal channels."""
+
+
+class AdversarialSection(_Section):
+    """Adversarial training of the classifier, on images made at each step."""
+
+    kind: Literal["madry", "trades", "alp"]
+    """`madry`: cross-entropy on adversarial images alone (Madry et al. 2017). `trades`: on clean
+    ones, plus `weight` times the divergence between the answers on both (Zhang et al. 2019).
+    `alp`: on both, plus `weight` times the squared distance of their logits (Kannan et al. 2018).
+    """
+    threat: ThreatModel
+    steps: int = Field(ge=1)
+    """Of projected gradient ascent from a random start (TRADES: from next to the image)."""
+    step_size: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """On the pixel scale; None is 2.5 * epsilon / steps."""
+    weight: float | None = Field(default=None, gt=0)
+    ramp: float = Field(default=0.0, ge=0, le=1)
+    """The part of the training over which epsilon, and the step with it, grows from 0."""
+
+    @model_validator(mode="after")
+    def _weight_of_the_second_term(self) -> "AdversarialSection":
+        if (self.kind == "madry") != (self.weight is None):
+            raise ValueError("weight belongs to trades and alp, which need it; madry has none")
+        return self
 
 
 class ClassifierSection(_Section):
@@ -57,6 +88,15 @@ class ClassifierSection(_Section):
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=1)
     optimiser: Optimiser = Optimiser(kind="sgd", learning_rate=0.01, momentum=0.5)
+    augment: bool = False
+    """Shift images by up to 4 pixels and mirror half of them: usual for photographs."""
+    adversarial: AdversarialSection | None = None
+
+    @model_validator(mode="after")
+    def _trained_here_or_taken(self) -> "ClassifierSection":
+        if self.from_bundle is not None and self.adversarial is not None:
+            raise ValueError("adversarial: the classifier of a bundle is taken as it is")
+        return self
 
 
 class AdversariesSection(_Section):
@@ -78,12 +118,22 @@ class OnlineSection(_Section):
     """The part of the training over which epsilon grows from 0 to the threat model's."""
 
 
-class LossSection(_Section):
-    """Equation 4."""
+def _none_in_words(value: object) -> object:
+    return None if value == "none" else value  # TOML has no null
 
-    network: NetworkName | None
+
+class LossSection(_Section):
+    """Equation 4, and HGD's losses, which compare feature maps of the classifier itself."""
+
+    network: Annotated[
+        NetworkName | Literal["classifier"] | None, BeforeValidator(_none_in_words)
+    ] = None
+    """What the feature maps come from: a loss network, the protected classifier, or "none"."""
     taps: str | list[str] = "text"
+    """A profile of the network, or names of its layers."""
     input_px: int = Field(default=32, ge=28, le=512)
+    distance: Distance = "squared"
+    """`squared` as in equation 4, `absolute` as in HGD; the mean over elements of either."""
     scaling: Scaling = "elements"
     feature_weight: float = Field(default=1.0, ge=0)
     pixel_weight: float = Field(default=1.0, ge=0)
@@ -97,100 +147,61 @@ class LossSection(_Section):
             raise ValueError("all weights are zero: nothing would be learnt")
         return self
 
+    @model_validator(mode="after")
+    def _taps_of_the_network(self) -> "LossSection":
+        if self.network is None:
+            return self
+        if self.network == "classifier":
+            known = GUIDE_TAPS
+        elif isinstance(self.taps, str):
+            known = tuple(SOURCES[self.network].taps)
+        else:
+            return self  # names of layers: the network knows them
+        if self.taps not in known:
+            profiles = ", ".join(known)
+            raise ValueError(f"taps: {self.network} has no {self.taps!r}; it has: {profiles}")
+        return self
+
 
 class DenoiserSection(_Section):
-    """The network that is trained with the feature loss."""
+    """The network in front of the classifier. Without this section there is none."""
 
-    architecture: str
+    architecture: str = "identity"
     config: dict[str, Any] = {}
-    epochs: int = Field(ge=1)
+    epochs: int = Field(default=0, ge=0)
+    """0 for a denoiser that does not learn, such as a median filter."""
     batch_size: int = Field(default=128, ge=1)
     optimiser: Optimiser = Optimiser(learning_rate=1e-3, weight_decay=1e-5)
 
 
 class Recipe(_Section):
-    """`training/recipes/*.toml`, checked."""
+    """A recipe as it is run: `training.recipe_files` makes it from TOML."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     summary: str
     """The first line of the model card."""
+    profile: str = "full"
+    """Which of its budgets this is."""
     seed: int = Field(default=0, ge=0)
     input: InputSpec
     data: DataSection
     classifier: ClassifierSection
-    adversaries: AdversariesSection
+    adversaries: AdversariesSection | None = None
     online: OnlineSection | None = None
-    loss: LossSection
-    denoiser: DenoiserSection
+    loss: LossSection | None = None
+    denoiser: DenoiserSection = DenoiserSection()
 
-    def smoke(self) -> "Recipe":
-        """The same line in miniature: rendered digits, few images, few steps. No data needed."""
-        attacks = [_shortened(attack) for attack in self.adversaries.attacks]
-        online = self.online and self.online.model_copy(
-            update={"attack": _shortened(self.online.attack)}
-        )
-        return self.model_copy(
-            update={
-                "name": f"{self.name}-smoke",
-                "data": DataSection(
-                    train="rendered-digits:train",
-                    test="rendered-digits:test",
-                    held_out=200,
-                    limit=1_500,
-                ),
-                "classifier": ClassifierSection(
-                    architecture=self.classifier.architecture,
-                    config=self.classifier.config,
-                    epochs=3,
-                    optimiser=Optimiser(learning_rate=2e-3),
-                ),
-                "adversaries": self.adversaries.model_copy(update={"attacks": attacks}),
-                "online": online,
-                "loss": self.loss.model_copy(update={"network": None, "pixel_weight": 1.0}),
-                "denoiser": self.denoiser.model_copy(update={"epochs": 2}),
-            }
-        )
-
-
-def _shortened(attack: AttackSpec) -> AttackSpec:
-    budgets = {"steps", "queries", "draws"} & type(attack).model_fields.keys()
-    return attack.model_copy(update=dict.fromkeys(budgets, 3))
-
-
-def load_recipe(name_or_path: str) -> Recipe:
-    """A shipped recipe by name, or any TOML file by path.
-
-    Raises:
-        RecipeError: no such recipe, not TOML, or a key that is unknown, missing or out of range.
-    """
-    text = _read(name_or_path)
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{name_or_path} is not TOML: {error}") from error
-    try:
-        return Recipe.model_validate(raw)
-    except ValidationError as error:
-        lines = [f"  {_key(e['loc'])}: {e['msg']}" for e in error.errors()]
-        raise RecipeError(f"{name_or_path} cannot be used:\n" + "\n".join(lines)) from error
-
-
-def shipped_recipes() -> list[str]:
-    """The names of the recipes that come with Fend."""
-    folder = resources.files("training") / "recipes"
-    files = [file.name for file in folder.iterdir() if file.name.endswith(".toml")]
-    return sorted(name.removesuffix(".toml") for name in files)
-
-
-def _read(name_or_path: str) -> str:
-    if name_or_path in shipped_recipes():
-        return (resources.files("training") / "recipes" / f"{name_or_path}.toml").read_text()
-    path = Path(name_or_path)
-    if not path.is_file():
-        known = ", ".join(shipped_recipes())
-        raise RecipeError(f"no recipe {name_or_path!r}: give a TOML file or one of: {known}")
-    return path.read_text()
-
-
-def _key(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "recipe"
+    @model_validator(mode="after")
+    def _denoiser_learns_from_something(self) -> "Recipe":
+        if self.denoiser.epochs:
+            missing = [key for key in ("adversaries", "loss") if getattr(self, key) is None]
+            if missing:
+                raise ValueError(f"a denoiser that is trained needs sections: {', '.join(missing)}")
+        else:
+            useless = [key for key in ("adversaries", "online", "loss") if getattr(self, key)]
+            if useless:
+                raise ValueError(
+                    f"denoiser.epochs is 0, so nothing would use these sections: "
+                    f"{', '.join(useless)}; give the denoiser epochs, or leave them out"
+                )
+        return self

@@ -10,7 +10,9 @@ from fend.attacks import attack
 from fend.datasets import ImageSet
 from fend.pipeline import Defence
 from fend.threat import ThreatModel
+from training.evaluate import device_of
 from training.loop import Moment
+from training.ramp import grown
 from training.recipe import OnlineSection
 
 
@@ -80,9 +82,8 @@ class OnlineShown:
         return samples, shown
 
     def _attack(self, indices: Tensor, seed: int, progress: float) -> Tensor:
-        grown = min(1.0, progress / self._section.ramp) if self._section.ramp else 1.0
-        threat = self._threat.model_copy(update={"epsilon": self._threat.epsilon * grown})
-        device = next(self._defence.parameters()).device
+        threat, _ = grown(self._threat, progress, self._section.ramp)
+        device = device_of(self._defence)
         learning = self._defence.denoiser.training
         self._defence.denoiser.eval()
         result = attack(

@@ -1,19 +1,20 @@
 """Auto-PGD (Croce & Hein 2020): step sizes that halve where they have stopped helping."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
-from fend.attacks.base import Problem
+from fend.attacks.ball import Ball
+from fend.attacks.base import Access, Problem
 from fend.attacks.best import Best
-from fend.attacks.errors import AttackInvalid
+from fend.attacks.gradient import Gradient
 from fend.attacks.objective import Objective
-from fend.threat import ThreatModel
+from fend.threat import Norm
 
 MOMENTUM = 0.75
 """The new direction's share of each step; the previous step has the rest."""
@@ -31,8 +32,13 @@ class APGD(BaseModel, frozen=True, extra="forbid"):
     APGD-T: one run for each of the most likely wrong classes.
     """
 
+    access: ClassVar[Access] = "gradient"
+    minimal: ClassVar[bool] = False
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
+
     name: Literal["apgd"] = "apgd"
     objective: Objective = Objective()
+    gradient: Gradient = Gradient()
     steps: int = Field(default=100, ge=1, le=10_000)
     restarts: int = Field(default=1, ge=1, le=1_000)
     """Of each target, where there are targets."""
@@ -49,14 +55,18 @@ class APGD(BaseModel, frozen=True, extra="forbid"):
                 "targets=... tries several wrong classes of an untargeted attack; "
                 "leave it out where the objective is targeted"
             )
+        if self.targets is not None and self.objective.loss == "feature_distance":
+            raise ValueError("loss 'feature_distance' has no targets; leave targets out")
         return self
 
-    def perturb(self, problem: Problem) -> Tensor:
-        """The best iterate of each image over all targets and restarts.
+    def needs_classes(self) -> int:
+        """How many classes a model must have at least."""
+        if self.targets is None:
+            return self.objective.needs_classes()
+        return max(self.objective.needs_classes("targeted"), self.targets + 1)
 
-        Raises:
-            AttackInvalid: more `targets` than the model has wrong classes.
-        """
+    def perturb(self, problem: Problem) -> Tensor:
+        """The best iterate of each image over all targets and restarts."""
         best = Best.of_clean(problem)
         for number, targets in enumerate(self._targets(problem)):
             for restart in range(self.restarts):
@@ -70,9 +80,6 @@ class APGD(BaseModel, frozen=True, extra="forbid"):
         if self.targets is None:
             yield None
             return
-        wrong = problem.clean_logits.shape[1] - 1
-        if self.targets > wrong:
-            raise AttackInvalid(f"targets={self.targets}, but the model has {wrong} wrong classes")
         others = problem.clean_logits.scatter(1, problem.labels.unsqueeze(1), float("-inf"))
         yield from others.topk(self.targets, dim=1).indices.unbind(1)
 
@@ -80,43 +87,62 @@ class APGD(BaseModel, frozen=True, extra="forbid"):
         self, problem: Problem, rows: Tensor, best: Best, targets: Tensor | None, stream: str
     ) -> None:
         """One run over the images `rows`; what it finds is written into `best`."""
-        threat, objective = problem.threat, problem.objective
-        images, labels = problem.images[rows], problem.labels[rows]
+        threat, diagnostics = problem.threat, problem.victim.diagnostics
+        ball = Ball.around(problem.images[rows], threat)
         targets = None if targets is None else targets[rows]
-        start = threat.random_start(images, problem.seeds(rows, stream))
+        start = threat.random_start(ball.images, problem.seeds(rows, stream))
         walk = _Walk.start(start, 2 * threat.epsilon)
         windows = _windows(self.steps)
         for step in range(self.steps):
             problem.stop()
-            gradient, logits, values = problem.victim.gradient(
-                walk.current, _climbed(objective, labels, targets)
-            )
-            # Runs climb to different targets, so what is kept is judged by the objective itself.
-            reached = objective.reached(logits, labels)
-            best.offer(rows, walk.current, objective.values(logits, labels), reached)
-            walk.observe(gradient, values)
+            gradient, climbed, values, reached = _gradient(problem, walk.current, rows, targets)
+            diagnostics.see_values(climbed, rows, step, self.steps)
+            best.offer(rows, walk.current, values, reached)
+            walk.observe(gradient, climbed)
             if self.early_stop and bool(reached.any()):
                 going = ~reached
-                rows, images, labels = rows[going], images[going], labels[going]
+                rows, ball = rows[going], ball.only(going)
                 targets = None if targets is None else targets[going]
                 walk = walk.only(going)
                 if not len(rows):
                     return
             if step in windows:
                 walk.halve_where_stuck(windows[step])
-            walk.advance(threat, images, MOMENTUM if step else 1.0)
-        logits = problem.victim.logits(walk.current)
-        values = objective.values(logits, labels)
-        best.offer(rows, walk.current, values, objective.reached(logits, labels))
+            walk.advance(ball, MOMENTUM if step else 1.0)
+        climbed, values, reached = _ask(problem, walk.current, rows, targets)
+        diagnostics.see_values(climbed, rows, self.steps, self.steps)
+        best.offer(rows, walk.current, values, reached)
 
 
-def _climbed(
-    objective: Objective, labels: Tensor, targets: Tensor | None
-) -> Callable[[Tensor], Tensor]:
-    """Logits to the number (N,) whose gradient a run follows."""
+def _ask(
+    problem: Problem, images: Tensor, rows: Tensor, targets: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The number (N,) that the run climbs, and what `Problem.ask` gives."""
     if targets is None:
-        return partial(objective.values, labels=labels)
-    return partial(objective.values_towards, labels=labels, targets=targets)
+        values, reached = problem.ask(images, rows)
+        return values, values, reached
+    objective, labels = problem.objective, problem.labels[rows]
+    logits = problem.victim.logits(images, rows)
+    climbed = objective.values_towards(logits, labels, targets)
+    return climbed, objective.values(logits, labels), objective.reached(logits, labels)
+
+
+def _gradient(
+    problem: Problem, images: Tensor, rows: Tensor, targets: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradient (N,C,H,W) of the number that the run climbs, and what `_ask` gives.
+
+    Runs climb to different targets, so what is kept is judged by the objective itself.
+    """
+    if targets is None:
+        gradient, values, reached = problem.gradient(images, rows)
+        return gradient, values, values, reached
+    objective, labels = problem.objective, problem.labels[rows]
+    gradient, logits, climbed = problem.victim.gradient(
+        images, partial(objective.values_towards, labels=labels, targets=targets), rows
+    )
+    reached = objective.reached(logits, labels)
+    return gradient, climbed, objective.values(logits, labels), reached
 
 
 def _windows(steps: int) -> dict[int, int]:
@@ -182,9 +208,10 @@ class _Walk:
         self.increases += values > self.values
         self.gradient, self.values = gradient, values
         better = values > self.best_values
-        self.best[better] = self.current[better]
-        self.best_gradient[better] = gradient[better]
-        self.best_values[better] = values[better]
+        chosen = better.view(-1, 1, 1, 1)  # no indexing by mask: it makes a GPU wait
+        self.best = torch.where(chosen, self.current, self.best)
+        self.best_gradient = torch.where(chosen, gradient, self.best_gradient)
+        self.best_values = torch.where(better, values, self.best_values)
 
     def halve_where_stuck(self, window: int) -> None:
         """Halve the step size, and return to the best point, where the window was of no use."""
@@ -199,8 +226,8 @@ class _Walk:
         self.halved, self.checked_values = halve, self.best_values.clone()
         self.increases = torch.zeros_like(self.increases)
 
-    def advance(self, threat: ThreatModel, images: Tensor, momentum: float) -> None:
+    def advance(self, ball: Ball, momentum: float) -> None:
         """One step, projected before and after it is mixed with the one before."""
-        ahead = threat.project(images, threat.step(self.current, self.gradient, self.step_size))
+        ahead = ball.project(ball.threat.step(self.current, self.gradient, self.step_size))
         mixed = momentum * (ahead - self.current) + (1 - momentum) * (self.current - self.previous)
-        self.previous, self.current = self.current, threat.project(images, self.current + mixed)
+        self.previous, self.current = self.current, ball.project(self.current + mixed)

@@ -1,49 +1,24 @@
-"""What every attack shares: the victim that counts passes, and the judge that trusts no attack."""
+"""What every attack shares: the problem that it is given, and the judge that trusts no attack."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from fend.attacks.diagnostics import Diagnostics, fools
 from fend.attacks.errors import AttackInvalid
 from fend.attacks.objective import Objective
-from fend.threat import MEASURE_TOLERANCE, ThreatModel, sample_seeds
+from fend.attacks.victim import Predict, Victim
+from fend.threat import MEASURE_TOLERANCE, Norm, ThreatModel, sample_seeds
 
-Predict = Callable[[Tensor], Tensor]
-"""Images (N,C,H,W) in [0, 1] to logits (N, classes), differentiable; modules in eval mode."""
+Access = Literal["gradient", "scores", "decisions", "none"]
+"""What an attack takes from the model: gradients, logits, labels, or nothing to be guided by."""
 
-
-@dataclass
-class Victim:
-    """The attacked model, with a count of the images that went through it each way."""
-
-    predict: Predict
-    forward_passes: int = 0
-    backward_passes: int = 0
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits without a gradient."""
-        self.forward_passes += len(images)
-        with torch.no_grad():
-            return self.predict(images)
-
-    def gradient(
-        self, images: Tensor, values: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient (N,C,H,W), logits (N, classes) and values (N,) at `images`.
-
-        The gradient of the *sum* over images: a mean would scale each image by its batch.
-        """
-        self.forward_passes += len(images)
-        self.backward_passes += len(images)
-        with torch.enable_grad():
-            leaf = images.detach().requires_grad_(True)
-            logits = self.predict(leaf)
-            per_image = values(logits)
-            (gradient,) = torch.autograd.grad(per_image.sum(), leaf)
-        return gradient, logits.detach(), per_image.detach()
+SMALL_START = 0.01
+"""A share of a random start."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +44,57 @@ class Problem:
         ids = [self.sample_ids[row] for row in rows.tolist()]
         return sample_seeds(self.seed, ids, stream)
 
+    @property
+    def clean_values(self) -> Tensor:
+        """The objective's values (N,) of the clean images."""
+        if self.objective.loss == "feature_distance":
+            return self.images.new_zeros(len(self.images))
+        return self.objective.values(self.clean_logits, self.labels)
+
+    def first_images(self, rows: Tensor) -> Tensor:
+        """Where an attack without a random start begins: at the clean images, or for
+        `feature_distance`, which has no gradient there, `SMALL_START` of epsilon away."""
+        images = self.images[rows]
+        if self.objective.loss != "feature_distance":
+            return images
+        start = self.threat.random_start(images, self.seeds(rows, "small-start"))
+        return images + SMALL_START * (start - images)
+
+    def ask(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The objective's values (N,) at `images`, and whether each (N,) reaches the goal."""
+        labels = self.labels[rows]
+        logits = self.victim.logits(images, rows)
+        reached = self.objective.reached(logits, labels)
+        if self.objective.loss == "feature_distance":
+            with torch.no_grad():
+                return self.victim.feature_distance(images, rows), reached
+        return self.objective.values(logits, labels), reached
+
+    def gradient(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The objective's gradient (N,C,H,W), and what `ask` gives."""
+        labels = self.labels[rows]
+        if self.objective.loss == "feature_distance":
+            gradient, values = self.victim.feature_gradient(images, rows)
+            logits = self.victim.logits(images, rows)
+        else:
+            gradient, logits, values = self.victim.gradient(
+                images, partial(self.objective.values, labels=labels), rows
+            )
+        return gradient, values, self.objective.reached(logits, labels)
+
 
 class Attack(Protocol):
-    """An attack is its options (a pydantic model) and one pure function."""
+    """An attack is its options (a pydantic model) and one pure function.
+
+    Those with gradient access also have an option `gradient`, which they never look at: whoever
+    runs them wraps the model accordingly.
+    """
+
+    access: ClassVar[Access]
+    minimal: ClassVar[bool]
+    """Whether it looks for the smallest perturbation, not the worst within epsilon."""
+    norms: ClassVar[tuple[Norm, ...]]
+    """The norms that it is defined for."""
 
     @property
     def name(self) -> str: ...
@@ -96,6 +119,17 @@ class AttackResult:
     """(N,), in the threat model's norm."""
     forward_passes: int
     backward_passes: int
+    seen_fooled: Tensor
+    """bool (N,): some image that the attack asked about, within epsilon and [0, 1], fooled the
+    attacked model. Where `fooled` is False the attack lost what it had found. The clean image,
+    where the model gets it wrong, is no find."""
+    zero_gradient: Tensor
+    """bool (N,): gradients were taken, and every one was exactly zero."""
+    broken_gradient: Tensor
+    """bool (N,): some gradient held NaN or infinity, which was taken as zero."""
+    late_gain: Tensor
+    """(N,): how much, 0..1, of the objective's whole rise came in the last tenth of the steps. NaN
+    for an image that left its runs early, and for attacks of fewer than ten steps."""
 
 
 def attack(
@@ -115,12 +149,17 @@ def attack(
     success is decided on the projected images. The judge's own passes are counted too.
 
     Raises:
-        AttackInvalid: images outside [0, 1], labels that do not fit, or a non-finite perturbation.
+        AttackInvalid: images outside [0, 1], labels that do not fit, a norm or a model that the
+            attack cannot work with, or a perturbation with NaN or infinity.
     """
     _check(images, true_labels)
+    _check_norm(attacker, threat.norm)
     ids = range(len(images)) if sample_ids is None else sample_ids
-    victim = Victim(predict)
-    clean_logits = victim.logits(images)
+    rows = torch.arange(len(images), device=images.device)
+    diagnostics = Diagnostics.start(images, true_labels, threat)
+    victim = Victim(predict, diagnostics)
+    clean_logits = victim.logits(images, rows)
+    _check_classes(attacker, clean_logits.shape[1])
     labels = attacker.objective.labels(clean_logits, true_labels, seed, ids)
     problem = Problem(
         victim,
@@ -135,18 +174,50 @@ def attack(
     )
     perturbed = attacker.perturb(problem).detach()
     if not torch.isfinite(perturbed).all():
-        raise AttackInvalid(f"{attacker.name} returned NaN or infinity; its gradient is broken")
+        raise AttackInvalid(f"{attacker.name} returned NaN or infinity")
     adversarial = threat.project(images, perturbed)
     distance = threat.measure(images, adversarial)
     if len(distance) and float(distance.max()) > threat.epsilon + MEASURE_TOLERANCE:
         raise AttackInvalid(f"projection left a perturbation of {float(distance.max())}")
-    logits = victim.logits(adversarial)
-    # NaN is no right answer: argmax of a NaN row would be arbitrary, so it counts as fooled.
-    fooled = (logits.argmax(1) != true_labels) | ~torch.isfinite(logits).all(1)
-    reached = attacker.objective.reached(logits, labels)
+    logits = victim.logits(adversarial, rows)
+    fooled = fools(logits, true_labels)
     return AttackResult(
-        adversarial, fooled, reached, distance, victim.forward_passes, victim.backward_passes
+        adversarial=adversarial,
+        fooled=fooled,
+        reached=attacker.objective.reached(logits, labels),
+        distance=distance,
+        forward_passes=victim.forward_passes,
+        backward_passes=victim.backward_passes,
+        # There is nothing to find on an image that the model gets wrong as it is.
+        seen_fooled=(diagnostics.seen_fooled & ~fools(clean_logits, true_labels)) | fooled,
+        zero_gradient=diagnostics.zero_gradient,
+        broken_gradient=diagnostics.broken_gradient,
+        late_gain=diagnostics.late_gain,
     )
+
+
+def needs_classes(attacker: Attack) -> int:
+    """How many classes a model must have at least for `attacker` to run on it.
+
+    An attack that needs more than its objective does has a method of this name.
+    """
+    own: Callable[[], int] | None = getattr(attacker, "needs_classes", None)
+    return attacker.objective.needs_classes() if own is None else own()
+
+
+def _check_norm(attacker: Attack, norm: Norm) -> None:
+    if norm not in attacker.norms:
+        known = " and ".join(attacker.norms)
+        raise AttackInvalid(f"{attacker.name} is made for {known}, and threat.norm is {norm}")
+
+
+def _check_classes(attacker: Attack, classes: int) -> None:
+    needed = needs_classes(attacker)
+    if classes < needed:
+        raise AttackInvalid(
+            f"{attacker.name} with these options needs {needed} classes or more, and the model has "
+            f"{classes}; use fewer targets, or loss 'margin' instead of 'dlr'"
+        )
 
 
 def _check(images: Tensor, labels: Tensor) -> None:

@@ -23,9 +23,8 @@ class Best:
     @classmethod
     def of_clean(cls, problem: Problem) -> "Best":
         """Start from the clean images, which reach the goal where the model already errs."""
-        values = problem.objective.values(problem.clean_logits, problem.labels)
         reached = problem.objective.reached(problem.clean_logits, problem.labels)
-        return cls(problem.images.clone(), values, reached)
+        return cls(problem.images.clone(), problem.clean_values, reached)
 
     def rows(self, early_stop: bool) -> Tensor:
         """The rows to go on with: all of them, or with `early_stop` those not yet at the goal."""
@@ -37,10 +36,11 @@ class Best:
         """Keep those of `images` that are better than what is held for `rows`."""
         held_values, held_reached = self.values[rows], self.reached[rows]
         better = (reached & ~held_reached) | ((reached == held_reached) & (values > held_values))
-        chosen = rows[better]
-        self.images[chosen] = images[better]
-        self.values[chosen] = values[better]
-        self.reached[chosen] = reached[better]
+        # No indexing by mask: it makes a GPU wait.
+        chosen = better.view(-1, 1, 1, 1)
+        self.images[rows] = torch.where(chosen, images, self.images[rows])
+        self.values[rows] = torch.where(better, values, held_values)
+        self.reached[rows] = held_reached | reached
 
     def replace(self, rows: Tensor, images: Tensor) -> None:
         """Keep `images` for `rows` whatever was held."""

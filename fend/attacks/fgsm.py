@@ -1,24 +1,31 @@
 """The fast gradient sign method (Goodfellow et al. 2014; eq. 2 of the paper)."""
 
-from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
+import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from fend.attacks.base import Problem
+from fend.attacks.base import Access, Problem
+from fend.attacks.gradient import Gradient
 from fend.attacks.objective import Objective
+from fend.threat import Norm
 
 
 class FGSM(BaseModel, frozen=True, extra="forbid"):
     """One step of length epsilon from the image itself. One backward pass an image."""
 
+    access: ClassVar[Access] = "gradient"
+    minimal: ClassVar[bool] = False
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
+
     name: Literal["fgsm"] = "fgsm"
     objective: Objective = Objective()
+    gradient: Gradient = Gradient()
 
     def perturb(self, problem: Problem) -> Tensor:
         """x + epsilon * sign(gradient); pixels without a gradient stay (L2: its direction)."""
-        gradient, _, _ = problem.victim.gradient(
-            problem.images, partial(problem.objective.values, labels=problem.labels)
-        )
-        return problem.threat.step(problem.images, gradient, problem.threat.epsilon)
+        rows = torch.arange(len(problem.images), device=problem.images.device)
+        images = problem.first_images(rows)
+        gradient, _, _ = problem.gradient(images, rows)
+        return problem.threat.step(images, gradient, problem.threat.epsilon)

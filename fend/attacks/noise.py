@@ -1,17 +1,22 @@
 """Random noise: the control that every real attack has to beat."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from fend.attacks.base import Problem
+from fend.attacks.base import Access, Problem
 from fend.attacks.best import Best
 from fend.attacks.objective import Objective
+from fend.threat import Norm
 
 
 class Noise(BaseModel, frozen=True, extra="forbid"):
     """Random points of the ball (L-inf: uniform; L2: any direction, any radius), no gradient."""
+
+    access: ClassVar[Access] = "none"
+    minimal: ClassVar[bool] = False
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
 
     name: Literal["noise"] = "noise"
     objective: Objective = Objective(loss="margin")
@@ -22,17 +27,13 @@ class Noise(BaseModel, frozen=True, extra="forbid"):
 
     def perturb(self, problem: Problem) -> Tensor:
         """The best draw of each image."""
-        objective = problem.objective
         best = Best.of_clean(problem)
         for draw in range(self.draws):
             problem.stop()
             rows = best.rows(self.early_stop)
             if not len(rows):
                 break
-            labels = problem.labels[rows]
             seeds = problem.seeds(rows, f"noise/draw-{draw}")
             noisy = problem.threat.random_start(problem.images[rows], seeds)
-            logits = problem.victim.logits(noisy)
-            values = objective.values(logits, labels)
-            best.offer(rows, noisy, values, objective.reached(logits, labels))
+            best.offer(rows, noisy, *problem.ask(noisy, rows))
         return best.images

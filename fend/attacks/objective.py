@@ -1,6 +1,7 @@
 """What an attack maximises: a loss, a label that it is measured against, and a direction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -11,9 +12,12 @@ from torch.nn import functional as F
 from fend.attacks.errors import AttackInvalid
 from fend.threat import sample_seeds
 
-Loss = Literal["cross_entropy", "margin", "dlr"]
+Loss = Literal["cross_entropy", "margin", "dlr", "feature_distance"]
 LabelSource = Literal["true", "predicted", "least_likely", "random"]
 Goal = Literal["untargeted", "targeted"]
+
+DLR_CLASSES: Mapping[Goal, int] = MappingProxyType({"untargeted": 3, "targeted": 4})
+"""How many of the best logits loss `dlr` looks at."""
 
 
 class Objective(BaseModel, frozen=True, extra="forbid"):
@@ -26,6 +30,11 @@ class Objective(BaseModel, frozen=True, extra="forbid"):
     to nothing. `dlr`, the difference of logits ratio (Croce & Hein 2020), is the margin in units
     of the logits' own spread, so that scaling or shifting them changes nothing. It takes three
     classes, or four for a targeted goal.
+
+    `feature_distance` knows no label: it drives the features that the classifier decides by away
+    from those of the clean image, in squared L2 distance (as in Naseer et al. 2020, "A
+    self-supervised approach for adversarial robustness"). Its gradient at the clean image is zero,
+    so attacks start beside it. Success is judged by the label all the same.
     """
 
     loss: Loss = "cross_entropy"
@@ -40,7 +49,14 @@ class Objective(BaseModel, frozen=True, extra="forbid"):
                 f"a {self.goal} attack cannot take label_source={self.label_source!r}: untargeted "
                 "attacks take 'true' or 'predicted', targeted ones 'least_likely' or 'random'"
             )
+        if self.loss == "feature_distance" and self.goal == "targeted":
+            raise ValueError("loss 'feature_distance' leads away from an image, to no target")
         return self
+
+    def needs_classes(self, goal: Goal | None = None) -> int:
+        """How many classes a model must have at least; `goal` is that of runs at one class each,
+        where it is not the objective's own."""
+        return DLR_CLASSES[goal or self.goal] if self.loss == "dlr" else 2
 
     def labels(
         self, clean_logits: Tensor, true_labels: Tensor, seed: int, sample_ids: Sequence[int]
@@ -60,8 +76,11 @@ class Objective(BaseModel, frozen=True, extra="forbid"):
         """The number (N,) that the attack makes as large as it can.
 
         Raises:
-            AttackInvalid: `dlr` on a model with too few classes.
+            AttackInvalid: `dlr` on a model with too few classes, or `feature_distance`, which is
+                no function of logits (see `Problem.gradient`).
         """
+        if self.loss == "feature_distance":
+            raise AttackInvalid("loss 'feature_distance' is no function of logits")
         if self.loss == "cross_entropy":
             value = F.cross_entropy(logits, labels, reduction="none")
         else:
@@ -85,8 +104,11 @@ class Objective(BaseModel, frozen=True, extra="forbid"):
         return gap / _spread(logits, "targeted") if self.loss == "dlr" else gap
 
     def reached(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Whether each image (N,) already answers as the attacker wants."""
-        hit = logits.argmax(1) == labels
+        """Whether each image (N,) already answers as the attacker wants.
+
+        NaN and infinity are nobody's answer: away from the label, and not at the target.
+        """
+        hit = (logits.argmax(1) == labels) & torch.isfinite(logits).all(1)
         return hit if self.goal == "targeted" else ~hit
 
 
@@ -102,7 +124,7 @@ def _spread(logits: Tensor, goal: Goal) -> Tensor:
 
     With the third alone, a targeted loss would be constant wherever the target is the third.
     """
-    classes, needed = logits.shape[1], 3 if goal == "untargeted" else 4
+    classes, needed = logits.shape[1], DLR_CLASSES[goal]
     if classes < needed:
         raise AttackInvalid(
             f"loss 'dlr' needs {needed} classes or more for a {goal} run, and the model has "

@@ -1,14 +1,16 @@
-"""Projected gradient descent (Madry et al. 2017; eq. 3); BIM without its random start."""
+"""Projected gradient descent (Madry et al. 2017; eq. 3)."""
 
-from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
-from fend.attacks.base import Problem
+from fend.attacks.ascent import Keep, ascend
+from fend.attacks.base import Access, Problem
 from fend.attacks.best import Best
+from fend.attacks.gradient import Gradient
 from fend.attacks.objective import Objective
+from fend.threat import Norm
 
 
 class PGD(BaseModel, frozen=True, extra="forbid"):
@@ -17,8 +19,13 @@ class PGD(BaseModel, frozen=True, extra="forbid"):
     The paper's profile is 100 steps of 0.1 at epsilon 0.2 from a random start (section 4.2).
     """
 
+    access: ClassVar[Access] = "gradient"
+    minimal: ClassVar[bool] = False
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
+
     name: Literal["pgd"] = "pgd"
     objective: Objective = Objective()
+    gradient: Gradient = Gradient()
     steps: int = Field(default=100, ge=1, le=10_000)
     step_size: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """On the pixel scale; None is 2.5 * epsilon / steps."""
@@ -28,7 +35,7 @@ class PGD(BaseModel, frozen=True, extra="forbid"):
     """Take an image out of the batch as soon as it fools the model: the same count of fooled
     images for less work. False drives every image as far as the steps allow, which is what an
     attack that must transfer to another model wants."""
-    keep: Literal["best", "last"] = "best"
+    keep: Keep = "best"
     """Which iterate is returned: the one that fools with the highest loss, or the last one (what
     ART does, and so what the paper's author ran)."""
 
@@ -40,45 +47,24 @@ class PGD(BaseModel, frozen=True, extra="forbid"):
 
     def perturb(self, problem: Problem) -> Tensor:
         """The kept iterate of each image, the best over all restarts."""
-        step_size = self.step_size or 2.5 * problem.threat.epsilon / self.steps
         best = Best.of_clean(problem)
         for restart in range(self.restarts):
             rows = best.rows(self.early_stop)
-            if len(rows):
-                self._run(problem, rows, restart, step_size, best)
+            if not len(rows):
+                break
+            if self.random_start:
+                seeds = problem.seeds(rows, f"pgd/restart-{restart}")
+                start = problem.threat.random_start(problem.images[rows], seeds)
+            else:
+                start = problem.first_images(rows)
+            ascend(
+                problem,
+                best,
+                rows,
+                start,
+                steps=self.steps,
+                step_size=self.step_size or 2.5 * problem.threat.epsilon / self.steps,
+                early_stop=self.early_stop,
+                keep=self.keep,
+            )
         return best.images
-
-    def _run(
-        self, problem: Problem, rows: Tensor, restart: int, step_size: float, best: Best
-    ) -> None:
-        """One restart over the images `rows`; what it finds is written into `best`."""
-        images, labels = problem.images[rows], problem.labels[rows]
-        current = images
-        if self.random_start:
-            seeds = problem.seeds(rows, f"pgd/restart-{restart}")
-            current = problem.threat.random_start(images, seeds)
-        for _ in range(self.steps):
-            problem.stop()
-            gradient, logits, values = problem.victim.gradient(
-                current, partial(problem.objective.values, labels=labels)
-            )
-            reached = problem.objective.reached(logits, labels)
-            if self.keep == "best":
-                best.offer(rows, current, values, reached)
-            if self.early_stop and bool(reached.any()):
-                if self.keep == "last":
-                    best.replace(rows[reached], current[reached])
-                going = ~reached
-                rows, images, labels = rows[going], images[going], labels[going]
-                current, gradient = current[going], gradient[going]
-                if not len(rows):
-                    return
-            current = problem.threat.project(
-                images, problem.threat.step(current, gradient, step_size)
-            )
-        if self.keep == "last":
-            best.replace(rows, current)
-            return
-        logits = problem.victim.logits(current)
-        values = problem.objective.values(logits, labels)
-        best.offer(rows, current, values, problem.objective.reached(logits, labels))

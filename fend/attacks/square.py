@@ -1,16 +1,16 @@
 """The Square attack (Andriushchenko et al. 2020): random search on the model's scores alone."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
-from fend.attacks.base import Problem
+from fend.attacks.base import Access, Problem
 from fend.attacks.best import Best
-from fend.attacks.errors import AttackInvalid
 from fend.attacks.objective import Objective
+from fend.threat import Norm
 
 HALVE_AFTER = (10, 50, 200, 500, 1_000, 2_000, 4_000, 6_000, 8_000)
 """Queries, of `SCHEDULE_QUERIES`, after which a square covers half as much."""
@@ -26,6 +26,10 @@ class Square(BaseModel, frozen=True, extra="forbid"):
     code, place and sign are drawn for each image, and a square may touch the last row and column.
     """
 
+    access: ClassVar[Access] = "scores"
+    minimal: ClassVar[bool] = False
+    norms: ClassVar[tuple[Norm, ...]] = ("linf",)
+
     name: Literal["square"] = "square"
     objective: Objective = Objective(loss="margin")
     queries: int = Field(default=5_000, ge=1, le=1_000_000)
@@ -35,15 +39,15 @@ class Square(BaseModel, frozen=True, extra="forbid"):
     early_stop: bool = True
     """Take an image out of the batch as soon as it fools the model (see `PGD.early_stop`)."""
 
-    def perturb(self, problem: Problem) -> Tensor:
-        """The image that the search ends at, or the clean one where that is no worse.
+    @model_validator(mode="after")
+    def _scores_decide(self) -> "Square":
+        if self.objective.loss == "feature_distance":
+            raise ValueError("square sees scores, not features; use another loss")
+        return self
 
-        Raises:
-            AttackInvalid: the threat model is not L-inf.
-        """
+    def perturb(self, problem: Problem) -> Tensor:
+        """The image that the search ends at, or the clean one where that is no worse."""
         threat, images = problem.threat, problem.images
-        if threat.norm != "linf":
-            raise AttackInvalid(f"square searches an L-inf ball; norm is {threat.norm}")
         best = Best.of_clean(problem)
         rows = searched = best.rows(self.early_stop)
         if not len(rows):
@@ -72,10 +76,8 @@ class Square(BaseModel, frozen=True, extra="forbid"):
 
     def _ask(self, problem: Problem, walk: Best, rows: Tensor, candidates: Tensor) -> Tensor:
         """One query for each image of `rows`, kept where it helps; the rows to go on with."""
-        labels = problem.labels[rows]
-        logits = problem.victim.logits(candidates)
-        reached = problem.objective.reached(logits, labels)
-        walk.offer(rows, candidates, problem.objective.values(logits, labels), reached)
+        values, reached = problem.ask(candidates, rows)
+        walk.offer(rows, candidates, values, reached)
         return rows[~reached] if self.early_stop else rows
 
     def _side_px(self, query: int, images: Tensor) -> int:

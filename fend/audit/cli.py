@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -11,17 +10,23 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from typer.core import TyperGroup
 
 from fend.audit.build import build_report
+from fend.audit.diff_cli import diff
+from fend.audit.html import to_html
 from fend.audit.markdown import to_markdown
+from fend.audit.opened import open_audit
 from fend.audit.pool import Job, run_shards
-from fend.audit.report import AuditDocument, Report, Share, Timing, percent
-from fend.audit.run import Shard, open_audit, plan
+from fend.audit.presets import PRESETS
+from fend.audit.remote_cli import run_at
+from fend.audit.report import AuditDocument, Timing
+from fend.audit.rows import Row
+from fend.audit.self_test_cli import self_test
+from fend.audit.shards import Shard, plan
 from fend.audit.source import source_of
-from fend.audit.spec import AuditSpec, AuditSpecInvalid, from_request
+from fend.audit.spec import AuditSpecInvalid, from_request
+from fend.audit.terminal import progress, say_making, show
 from fend.bundle import BundleMissing, Manifest, read_manifest
 from fend.threat import Knowledge
 
@@ -30,6 +35,7 @@ class Format(StrEnum):
     TABLE = "table"
     JSON = "json"
     MARKDOWN = "markdown"
+    HTML = "html"
 
 
 class Device(StrEnum):
@@ -38,9 +44,29 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class _RunFirst(TyperGroup):
+    """`fend audit MODEL` is `fend audit run MODEL`; a model of a command's name needs the `run`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_RunFirst,
+    no_args_is_help=True,
+    help="Attack a model and report how often its answers survive.",
+    epilog="`fend audit MODEL` is `fend audit run MODEL`; `fend audit run --help` has its options.",
+)
+app.command("diff")(diff)
+app.command("self-test")(self_test)
+
+
+@app.command("run")
 def audit(
     model: Annotated[str, typer.Argument(help="A bundle's folder, or its name in --models-dir.")],
-    preset: Annotated[str, typer.Option(help="quick or paper.")] = "quick",
+    preset: Annotated[str, typer.Option(help=f"One of: {', '.join(PRESETS)}.")] = "quick",
     dataset: Annotated[
         str | None, typer.Option(help="Such as mnist:test (default) or rendered-digits.")
     ] = None,
@@ -48,46 +74,87 @@ def audit(
     epsilon: Annotated[float | None, typer.Option(help="L-inf, on the pixel scale 0..1.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the sample and the attacks.")] = None,
     knowledge: Annotated[
-        list[Knowledge] | None, typer.Option(help="Repeat for more than one; default: all.")
+        list[Knowledge] | None,
+        typer.Option(help="Repeat for more than one; default: the preset's."),
+    ] = None,
+    surrogate: Annotated[
+        str | None,
+        typer.Option(help="The model that black_box and grey_box_aware attack; default: trained."),
     ] = None,
     spec_file: Annotated[
         Path | None,
         typer.Option("--spec", help="JSON of a request's fields, such as attacks; flags win."),
     ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Of a running service, such as http://127.0.0.1:8000: it does the work."),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="With the service's admin token; default: FEND_ADMIN_TOKEN."),
+    ] = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Processes; 0: one a core. Changes no number.")
     ] = 0,
     device: Annotated[Device, typer.Option(help="auto: cuda where there is one.")] = Device.AUTO,
-    output: Annotated[Path | None, typer.Option(help="Also write the JSON report here.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Also write the report here: .html, .md, or else JSON."),
+    ] = None,
+    rows_file: Annotated[
+        Path | None, typer.Option("--rows", help="Also write the raw rows here, as JSON Lines.")
+    ] = None,
     format: Annotated[Format, typer.Option(help="What to print.")] = Format.TABLE,
     models_dir: Annotated[Path, typer.Option(envvar="FEND_MODELS_DIR")] = Path("models"),
     data_dir: Annotated[Path, typer.Option(envvar="FEND_DATA_DIR")] = Path(".fend/data"),
+    surrogates_dir: Annotated[
+        Path, typer.Option(envvar="FEND_SURROGATES_DIR", help="Where trained ones are kept.")
+    ] = Path(".fend/surrogates"),
 ) -> None:
     """Attack a model and report how often its answers survive."""
-    folder, manifest = _find_bundle(model, models_dir)
     overrides: dict[str, Any] = {
         "dataset": dataset,
         "seed": seed,
         "threat": None if epsilon is None else {"epsilon": epsilon},
         "knowledge": knowledge or None,
+        "surrogate": surrogate,
     }
     body = {key: value for key, value in overrides.items() if value is not None}
     if samples is not None:
         body["samples"] = samples or None
-    if output is not None and not output.resolve().parent.is_dir():
-        raise AuditSpecInvalid(f"--output: there is no folder {output.resolve().parent}")
+    for flag, file in (("--output", output), ("--rows", rows_file)):
+        if file is not None and not file.resolve().parent.is_dir():
+            raise AuditSpecInvalid(f"{flag}: there is no folder {file.resolve().parent}")
     asked = {} if spec_file is None else _read_spec(spec_file)
-    spec = from_request({"preset": preset, **asked, "model": manifest.name, **body})
-    job = Job(spec, folder, data_dir, _resolve(device))
-    document = _run(job, workers or _default_workers(job.device))
-    if output is not None:
-        output.write_text(document.model_dump_json(indent=2) + "\n")
-    if format is Format.JSON:
-        typer.echo(document.model_dump_json(indent=2))
-    elif format is Format.MARKDOWN:
-        typer.echo(to_markdown(document.result), nl=False)
+    body = {"preset": preset, **asked, **body}
+    if url is not None:
+        document, rows = run_at(url, token_file, body | {"model": model}, rows_file is not None)
     else:
-        _print(document.result)
+        folder, manifest = _find_bundle(model, models_dir)
+        spec = from_request(body | {"model": manifest.name})
+        job = Job(spec, folder, data_dir, _resolve(device), models_dir, surrogates_dir)
+        document, rows = _run(job, workers or _default_workers(job.device))
+    if rows_file is not None:
+        rows_file.write_text("".join(row.model_dump_json() + "\n" for row in rows))
+    if output is not None:
+        suffixes = {".html": Format.HTML, ".md": Format.MARKDOWN}
+        output.write_text(_render(document, suffixes.get(output.suffix, Format.JSON)))
+    if format is Format.TABLE:
+        show(document.result)
+    else:
+        typer.echo(_render(document, format), nl=False)
+
+
+app.command("diff")(diff)
+app.command("self-test")(self_test)
+
+
+def _render(document: AuditDocument, format: Format) -> str:
+    if format is Format.HTML:
+        return to_html(document.result, document.timing)
+    if format is Format.MARKDOWN:
+        return to_markdown(document.result)
+    return document.model_dump_json(indent=2) + "\n"
 
 
 def _read_spec(path: Path) -> dict[str, Any]:
@@ -124,57 +191,34 @@ def _find_bundle(model: str, models_dir: Path) -> tuple[Path, Manifest]:
     )
 
 
-def _run(job: Job, workers: int) -> AuditDocument:
+def _run(job: Job, workers: int) -> tuple[AuditDocument, Sequence[Row]]:
     started_at = datetime.now(UTC)
-    bundle, image_set = open_audit(job.spec, job.bundle_dir, job.data_dir, job.device)
-    shards = plan(job.spec, image_set)
-    with _progress(job.spec, sum(len(shard.indices) for shard in shards)) as on_shard:
+    opened = open_audit(
+        job.spec,
+        job.bundle_dir,
+        job.data_dir,
+        job.device,
+        models_dir=job.models_dir,
+        surrogates_dir=job.surrogates_dir,
+        on_making=say_making,
+    )
+    shards = plan(job.spec, opened.image_set)
+    total = sum(len(shard.indices) for shard in shards)
+    done = 0
+    with progress(f"Auditing {job.spec.model} on {job.spec.dataset}") as on_progress:
+        on_progress(done, total)
+
+        def on_shard(shard: Shard) -> None:
+            nonlocal done
+            done += len(shard.indices)
+            on_progress(done, total)
+
         rows = run_shards(job, shards, workers, on_shard)
     finished_at = datetime.now(UTC)
-    return AuditDocument(
-        result=build_report(job.spec, source_of(bundle, image_set), rows),
-        timing=Timing(
-            started_at=started_at,
-            finished_at=finished_at,
-            wall_time_s=(finished_at - started_at).total_seconds(),
-        ),
+    timing = Timing(
+        started_at=started_at,
+        finished_at=finished_at,
+        wall_time_s=(finished_at - started_at).total_seconds(),
     )
-
-
-@contextmanager
-def _progress(spec: AuditSpec, images: int) -> Iterator[Callable[[Shard], None]]:
-    """A bar on standard error, counted in images, so that standard output stays clean."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"Auditing {spec.model} on {spec.dataset}", total=images)
-        yield lambda shard: bar.advance(task, len(shard.indices))
-
-
-def _print(report: Report) -> None:
-    table = Table(
-        "Attacker", "Attack", "Gradient through", "Accuracy", "95 %", "No denoiser",
-        caption="Worst case: images that are answered right clean and under every attack above.",
-    )  # fmt: skip
-    table.add_row(
-        "none", "clean images", "-", *_cells(report.clean.defended),
-        percent(report.clean.undefended.accuracy),
-    )  # fmt: skip
-    for line in report.lines:
-        table.add_row(
-            line.knowledge, line.title, line.gradient_through, *_cells(line.defended),
-            percent(line.undefended.accuracy),
-        )  # fmt: skip
-    table.add_section()
-    for knowledge, share in report.worst_case_by_knowledge.items():
-        table.add_row(knowledge, "worst case", "", *_cells(share), style="bold")
-    table.add_row("all", "worst case", "", *_cells(report.worst_case), style="bold")
-    console = Console()
-    console.print(table)
-    console.print(report.verdict, highlight=False)
-
-
-def _cells(share: Share) -> tuple[str, str]:
-    return percent(share.accuracy), f"{100 * share.low:.1f}-{100 * share.high:.1f} %"
+    report = build_report(job.spec, source_of(opened), rows)
+    return AuditDocument(result=report, timing=timing), rows

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
+from fend.audit.opened import OpenAudit, open_audit
 from fend.audit.rows import Row
-from fend.audit.run import Shard, open_audit, run_shard
+from fend.audit.run import run_shard
+from fend.audit.shards import Shard
 from fend.audit.spec import AuditSpec
-from fend.bundle import Bundle
-from fend.datasets import ImageSet
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Job:
     bundle_dir: Path
     data_dir: Path | None
     device: str
+    models_dir: Path | None = None
+    surrogates_dir: Path | None = None
 
 
 def run_shards(
@@ -31,35 +33,49 @@ def run_shards(
 ) -> list[Row]:
     """Run `shards` on `workers` processes (1: this one); `on_shard` is told of each that is done.
 
+    The rows come in the order of the shards, whichever ends first. Open the audit once before:
+    what it lacks, such as a surrogate, would be made in each process.
+
     Each process computes on one thread, as the service's audits do, so that float rounding is the
     same however many there are.
     """
-    rows: list[Row] = []
+    done: dict[int, list[Row]] = {}
     if workers == 1:
         for shard in shards:
-            rows += _run(job, shard)
+            done[shard.number] = _run(job, shard)
             on_shard(shard)
-        return rows
+        return _in_order(done)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(shards)), mp_context=context) as pool:
         futures = {pool.submit(_run, job, shard): shard for shard in shards}
         try:
             for future in as_completed(futures):
-                rows += future.result()
-                on_shard(futures[future])
+                shard = futures[future]
+                done[shard.number] = future.result()
+                on_shard(shard)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return rows
+    return _in_order(done)
+
+
+def _in_order(done: dict[int, list[Row]]) -> list[Row]:
+    return [row for number in sorted(done) for row in done[number]]
 
 
 def _run(job: Job, shard: Shard) -> list[Row]:
     torch.set_num_threads(1)
-    bundle, image_set = _open(job)
-    return run_shard(job.spec, bundle, image_set, shard)
+    return run_shard(_open(job), shard)
 
 
 @lru_cache(maxsize=1)
-def _open(job: Job) -> tuple[Bundle, ImageSet]:
+def _open(job: Job) -> OpenAudit:
     """Opened once in each process, not once for each shard."""
-    return open_audit(job.spec, job.bundle_dir, job.data_dir, job.device)
+    return open_audit(
+        job.spec,
+        job.bundle_dir,
+        job.data_dir,
+        job.device,
+        models_dir=job.models_dir,
+        surrogates_dir=job.surrogates_dir,
+    )

@@ -1,14 +1,25 @@
 """What an audit is asked to do: the wire format of requests, presets, and clear refusals."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, get_args, get_origin
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from fend.attacks import FGSM, PGD, AttackSpec, Square
+from fend.attacks import AttackSpec
+from fend.audit.levels import NEED_SURROGATE, pairs, runs_at
+from fend.audit.presets import PRESETS
 from fend.errors import FendError
 from fend.threat import Knowledge, ThreatModel
+
+NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+"""Of a model."""
 
 
 class AuditSpecInvalid(FendError):
@@ -18,23 +29,40 @@ class AuditSpecInvalid(FendError):
 
 
 class AuditSpec(BaseModel, frozen=True, extra="forbid"):
-    """Everything that decides the result of an audit, apart from the model and the images.
+    """Everything that decides the result of an audit, apart from the models and the images.
 
-    Every attack runs at every knowledge level; all are judged on the whole pipeline.
+    Each attack runs at the levels of `knowledge` that it is made for (the table in `levels`); all
+    are judged on the whole pipeline.
     """
 
-    model: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    model: str = Field(pattern=NAME)
     dataset: str = Field(default="mnist:test", min_length=1, max_length=1_000)
     samples: int | None = Field(default=None, ge=1)
     """How many images, drawn with `seed`; None is all of them."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     threat: ThreatModel = ThreatModel(norm="linf", epsilon=0.2)
-    knowledge: tuple[Knowledge, ...] = Field(default=tuple(Knowledge), min_length=1)
+    knowledge: tuple[Knowledge, ...] = Field(
+        default=(Knowledge.GREY_BOX, Knowledge.WHITE_BOX), min_length=1
+    )
     attacks: tuple[AttackSpec, ...] = Field(min_length=1, max_length=32)
+    cascade: bool = False
+    """At one level, later attacks run only on images that still hold: the same worst case for less
+    work, but no accuracy under a later attack alone."""
+    surrogate: str | None = Field(default=None, pattern=NAME)
+    """Another model, which black_box and grey_box_aware attack in place of `model`. None: one is
+    trained by the recipe of `model` with another seed, once, and kept."""
+    epsilons: tuple[Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)], ...] = Field(
+        default=(), max_length=32
+    )
+    """Where the curve of white-box accuracy is measured, in the norm of `threat`."""
+    sanity_samples: int = Field(default=100, ge=0, le=10_000)
+    """How many of the images the sanity probes run on; 0: no sanity checks, so no such verdict."""
+    examples: int = Field(default=8, ge=0, le=100)
+    """How many of the images are kept to be looked at."""
     shard_size: int = Field(default=250, ge=1, le=1_000)
     """Images in one unit of work: what is kept when an audit is interrupted. Changes no answer."""
 
-    @field_validator("knowledge", "attacks")
+    @field_validator("knowledge", "attacks", "epsilons")
     @classmethod
     def _without_repeats(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         if any(item in value[:position] for position, item in enumerate(value)):
@@ -42,43 +70,65 @@ class AuditSpec(BaseModel, frozen=True, extra="forbid"):
         return value
 
     @model_validator(mode="after")
-    def _attacks_fit_threat(self) -> "AuditSpec":
-        if self.threat.norm != "linf" and any(isinstance(item, Square) for item in self.attacks):
-            raise ValueError(f"square is an L-inf attack; threat.norm is {self.threat.norm}")
+    def _attacks_fit_levels(self) -> "AuditSpec":
+        """Each attack has a level to run at, and each level an attack."""
+        chosen = pairs(self)
+        for number, attacker in enumerate(self.attacks):
+            if not any(number == other for _, other in chosen):
+                fitting = [level for level in Knowledge if runs_at(attacker, level)]
+                raise ValueError(
+                    f"attacks.{number}: {attacker.name} as it is here runs at "
+                    f"{' and '.join(fitting)}, and knowledge holds {', '.join(self.knowledge)}"
+                )
+        for level in self.knowledge:
+            if not any(level is other for other, _ in chosen):
+                raise ValueError(
+                    f"knowledge: none of the attacks runs at {level}, where these do: "
+                    f"{', '.join(_names_at(level))}"
+                )
         return self
 
+    @model_validator(mode="after")
+    def _attacks_fit_threat(self) -> "AuditSpec":
+        for number, attacker in enumerate(self.attacks):
+            if self.threat.norm not in attacker.norms:
+                raise ValueError(
+                    f"attacks.{number}: {attacker.name} is made for "
+                    f"{' and '.join(attacker.norms)}, and threat.norm is {self.threat.norm}"
+                )
+        return self
 
-PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        # A first look: under a minute on two cores.
-        "quick": {
-            "samples": 200,
-            "attacks": (FGSM(), PGD(steps=20)),
-            "shard_size": 25,
-        },
-        # The paper, section 4.2: FGSM and PGD at epsilon 0.2, over the whole test set.
-        "paper": {
-            "samples": None,
-            "attacks": (FGSM(), PGD(steps=100, step_size=0.1)),
-        },
-    }
-)
+    @model_validator(mode="after")
+    def _surrogate_is_of_use(self) -> "AuditSpec":
+        if self.surrogate is None:
+            return self
+        if self.surrogate == self.model:
+            raise ValueError("surrogate: an attacker who has the model itself is white_box")
+        if not any(level in NEED_SURROGATE for level in self.knowledge):
+            raise ValueError(
+                f"surrogate: only {' and '.join(NEED_SURROGATE)} attack one; add such a level to "
+                "knowledge, or leave it out"
+            )
+        return self
 
 
 def from_request(body: Mapping[str, Any]) -> AuditSpec:
     """A whole spec, or `preset` and what differs from it.
+
+    Where the request holds only one of `knowledge` and `attacks`, the preset's other one is cut
+    down to what fits it.
 
     Raises:
         AuditSpecInvalid: names the field and says what it takes.
     """
     fields = dict(body)
     name = fields.pop("preset", None)
-    if name is not None:
+    try:
+        if name is None:
+            return AuditSpec.model_validate(fields)
         if not isinstance(name, str) or name not in PRESETS:
             raise AuditSpecInvalid(f"preset: {name!r} is none of: {', '.join(sorted(PRESETS))}")
-        fields = {**PRESETS[name], **fields}
-    try:
-        return AuditSpec.model_validate(fields)
+        return AuditSpec.model_validate({**_fitting(PRESETS[name], fields), **fields})
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False)
         # A list whose entries are refused also counts as empty, which would only confuse.
@@ -86,10 +136,34 @@ def from_request(body: Mapping[str, Any]) -> AuditSpec:
         raise AuditSpecInvalid("; ".join(_explain(detail) for detail in told[:5])) from error
 
 
+def _fitting(preset: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """`preset` without the levels, or the attacks, for which what is asked leaves nothing to do."""
+    fields = dict(preset)
+    if ("attacks" in asked) == ("knowledge" in asked):
+        return fields
+    try:
+        attacks = TypeAdapter(list[AttackSpec]).validate_python({**fields, **asked}["attacks"])
+        levels = TypeAdapter(list[Knowledge]).validate_python({**fields, **asked}["knowledge"])
+    except ValidationError:
+        return fields  # the whole spec is refused next, with the field's name
+    if "attacks" in asked:
+        fitting = [level for level in levels if any(runs_at(item, level) for item in attacks)]
+        return fields | ({"knowledge": fitting} if fitting else {})
+    kept = [item for item in attacks if any(runs_at(item, level) for level in levels)]
+    return fields | ({"attacks": kept} if kept else {})
+
+
+def _names_at(level: Knowledge) -> list[str]:
+    """The attacks that run at a level with their options left as they are."""
+    defaults: list[Any] = [item() for item in _models_in(AttackSpec)]
+    return [item.name for item in defaults if runs_at(item, level)]
+
+
 def _explain(detail: Any) -> str:
     location: tuple[int | str, ...] = detail["loc"]
-    where = ".".join(str(part) for part in location) or "the request"
-    text = f"{where}: {detail['msg']}"
+    where = ".".join(str(part) for part in location)
+    message = detail["msg"].removeprefix("Value error, ")
+    text = f"{where}: {message}" if where else message  # checks of more than one field name them
     if detail["type"] == "extra_forbidden":
         text += f"; allowed here: {', '.join(_fields_at(location[:-1]))}"
     if where == "attacks" and detail["type"] == "missing":

@@ -11,7 +11,7 @@ from rich.table import Table
 from fend.datasets import cifar10, mnist
 from fend.datasets.base import MissingDatasetError
 from fend.datasets.download import FILES, download
-from fend.datasets.registry import SPEC_FORMS
+from fend.datasets.registry import SPEC_FORMS, fetched_with
 
 DataDir = Annotated[
     Path, typer.Option(envvar="FEND_DATA_DIR", help="Where fetched data sets are kept.")
@@ -62,5 +62,5 @@ def _state(form: str, data_dir: Path) -> str:
         else:
             return "-" if "PATH" in form else "built in"
     except MissingDatasetError:
-        return f"missing: fend data fetch {form.partition(':')[0]}"
+        return f"missing: fend data fetch {fetched_with(form)}"
     return "here"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fend.datasets import cifar10, folder, mnist, npz, rendered_digits
+from fend.datasets import cifar10, cifar10_grey, folder, mnist, npz, rendered_digits
 from fend.datasets.base import ImageSet, MissingDatasetError, UnknownDatasetError
 from fend.images import InputSpec
 
@@ -19,6 +19,7 @@ class SpecForm:
 SPEC_FORMS = (
     SpecForm("mnist:train, mnist:test", "handwritten digits, 1x28x28; 60,000 and 10,000"),
     SpecForm("cifar10:train, cifar10:test", "ten kinds of things, 3x32x32; 50,000 and 10,000"),
+    SpecForm("cifar10-grey:train, cifar10-grey:test", "the same as the paper has it, 1x28x28"),
     SpecForm("rendered-digits:train, rendered-digits:test", "drawn digits, 1x28x28; needs no file"),
     SpecForm("folder:PATH", "your images, one folder a class"),
     SpecForm("npz:PATH", "your arrays `images` and `labels`"),
@@ -52,14 +53,21 @@ def load(spec: str, data_dir: Path | None, input_spec: InputSpec | None = None) 
         return mnist.load(argument, _require(data_dir, spec))
     if name == "cifar10" and argument in cifar10.FILES:
         return cifar10.load(argument, _require(data_dir, spec))
+    if name == "cifar10-grey" and argument in cifar10.FILES:
+        return cifar10_grey.load(argument, _require(data_dir, spec))
     forms = "; ".join(entry.form for entry in SPEC_FORMS)
     raise UnknownDatasetError(f"no data set is called {spec!r}; there are: {forms}")
+
+
+def fetched_with(spec: str) -> str:
+    """The name that `fend data fetch` knows the files of `spec` by."""
+    return spec.partition(":")[0].removesuffix("-grey")
 
 
 def _require(data_dir: Path | None, spec: str) -> Path:
     if data_dir is None:
         raise MissingDatasetError(
             f"{spec} is read from a data directory, and none is set: set FEND_DATA_DIR or pass "
-            f"--data-dir; fend data fetch {spec.partition(':')[0]} fills it"
+            f"--data-dir; fend data fetch {fetched_with(spec)} fills it"
         )
     return data_dir

@@ -1,6 +1,6 @@
 """From the name and configuration in a bundle to a module with fresh weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -8,15 +8,45 @@ from torch import nn
 
 from fend.errors import FendError
 from fend.models.autoencoder import PaperAutoencoder
+from fend.models.bit_depth import BitDepth
+from fend.models.controls import GradientKiller, NanGradient, RandomResize, ScaledLogits
+from fend.models.feature_denoise_lenet import FeatureDenoiseLeNet
+from fend.models.hgd_unet import DenoisingUNet
 from fend.models.lenet import PaperLeNet
+from fend.models.median_filter import MedianFilter
+from fend.models.noise_reduction import NoiseReduction
+from fend.models.non_local_means import NonLocalMeans
+from fend.models.resnet import ResNet18
 from fend.models.unet import ResidualUNet
+
+
+def _sequence(stages: Sequence[nn.Module]) -> nn.Module:
+    """One after the other, such as a median filter after a reduced bit depth."""
+    return nn.Sequential(*stages)
+
 
 ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
     {
+        # Denoisers that learn
         "paper-autoencoder": PaperAutoencoder,
-        "paper-lenet": PaperLeNet,
         "residual-unet": ResidualUNet,
+        "hgd-unet": DenoisingUNet,
+        # Denoisers that do not
         "identity": nn.Identity,
+        "bit-depth": BitDepth,
+        "median-filter": MedianFilter,
+        "non-local-means": NonLocalMeans,
+        "noise-reduction": NoiseReduction,
+        "sequence": _sequence,
+        # Classifiers
+        "paper-lenet": PaperLeNet,
+        "feature-denoise-lenet": FeatureDenoiseLeNet,
+        "resnet-18": ResNet18,
+        # Known-bad controls: never to be served as defences
+        "control-gradient-killer": GradientKiller,
+        "control-nan-gradient": NanGradient,
+        "control-random-resize": RandomResize,
+        "control-scaled-logits": ScaledLogits,
     }
 )
 
@@ -30,18 +60,37 @@ class UnknownArchitecture(FendError):
 def build(architecture: str, config: Mapping[str, Any]) -> nn.Module:
     """A new module with random weights.
 
+    A network inside another is written {"architecture": ..., "config": {...}}, under the key
+    `inner`, or several of them in a list under `stages`.
+
     Raises:
-        UnknownArchitecture: no such name, or a configuration key that it does not take.
+        UnknownArchitecture: no such name, or a configuration key or value that it does not take.
     """
     if architecture not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
         raise UnknownArchitecture(f"no architecture {architecture!r}; there are: {known}")
     try:
-        return ARCHITECTURES[architecture](**config)
-    except TypeError as error:
+        return ARCHITECTURES[architecture](**_with_networks(config))
+    except (TypeError, ValueError) as error:
         raise UnknownArchitecture(
-            f"{architecture} cannot be built from {config}: {error}"
+            f"{architecture} cannot be built from {dict(config)}: {error}"
         ) from error
+
+
+def _with_networks(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with the networks in it built."""
+    options = dict(config)
+    if "inner" in options:
+        options["inner"] = _network(options["inner"])
+    if "stages" in options:
+        options["stages"] = [_network(stage) for stage in options["stages"]]
+    return options
+
+
+def _network(written: Mapping[str, Any]) -> nn.Module:
+    if not isinstance(written, Mapping) or not set(written) <= {"architecture", "config"}:
+        raise ValueError(f'a network inside is {{"architecture", "config"}}, not {written!r}')
+    return build(written.get("architecture", ""), written.get("config", {}))
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -69,7 +69,8 @@ class Answering:
         content = model.manifest.content
         label = content.labels[int(answer.probabilities.argmax())]
         self._metrics.predictions.labels(model.manifest.name, model.manifest.version, label).inc()
-        self._metrics.suspicion_score.labels(model.manifest.name).observe(answer.suspicion)
+        flagged = str(answer.suspicion > content.suspicion.threshold).lower()
+        self._metrics.suspicion_score.labels(model.manifest.name, flagged).observe(answer.suspicion)
         return Answered(model, picture, answer)
 
     async def off_loop(self, stage: str, work: Callable[[], T]) -> T:

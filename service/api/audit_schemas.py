@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from fend.audit import AuditSpec, Report
-from service.runtime.audit_store import AuditRecord, AuditState
+from service.runtime.audit_record import AuditRecord, AuditState
 
 
 class Progress(BaseModel):
@@ -35,6 +35,10 @@ class AuditSummary(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     error: AuditError | None
+    worker_deaths: int = Field(
+        description="How often the process that attacks died and was replaced; no result is lost."
+    )
+    rows_kept: bool = Field(description="Whether the raw rows are there: old ones are deleted.")
 
 
 class AuditDetail(AuditSummary):
@@ -67,6 +71,8 @@ def summary(record: AuditRecord, eta_s: float | None) -> AuditSummary:
             if record.error_code is None
             else AuditError(code=record.error_code, message=record.error or "")
         ),
+        worker_deaths=record.worker_deaths,
+        rows_kept=record.rows_kept,
     )
 
 

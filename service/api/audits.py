@@ -2,18 +2,21 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse, StreamingResponse
 
-from fend.audit import AuditDocument, Timing, from_request, to_markdown
+from fend.audit import PRESETS, AuditDocument, Timing, from_request, to_markdown
+from fend.audit.html import CONTENT_POLICY, to_html
+from service.api.accept import preferred
 from service.api.audit_schemas import AuditDetail, AuditList, AuditSummary, detail, summary
 from service.api.problems import problem_docs
-from service.runtime.audit_store import AuditRecord
+from service.api.waiting import first_of
+from service.runtime.audit_record import AuditRecord
 from service.runtime.jobs import AuditJobs
+from service.runtime.lifecycle import Lifecycle
 
 MAX_WAIT_S = 300.0
 
@@ -42,12 +45,25 @@ EXAMPLES: dict[str, Any] = {
     },
 }
 
+HTML_HEADERS = {
+    "Content-Security-Policy": f"{CONTENT_POLICY}; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
 router = APIRouter(prefix="/v1/admin/audits", tags=["audits"], responses=problem_docs(401))
 
 
 class ReportFormat(StrEnum):
     JSON = "json"
+    HTML = "html"
     MARKDOWN = "markdown"
+
+
+FORMATS = {
+    "application/json": ReportFormat.JSON,
+    "text/html": ReportFormat.HTML,
+    "text/markdown": ReportFormat.MARKDOWN,
+}
+"""By media type; the first is for whoever does not mind."""
 
 
 @router.post(
@@ -65,8 +81,8 @@ async def start_audit(
     body: Annotated[
         dict[str, Any],
         Body(
-            description="A whole spec, or a `preset` (quick, paper) and what differs from it. "
-            "Only `model` is always needed.",
+            description=f"A whole spec, or a `preset` ({', '.join(PRESETS)}) and what differs "
+            "from it. Only `model` is always needed.",
             openapi_examples=EXAMPLES,
         ),
     ],
@@ -110,7 +126,10 @@ async def get_audit(request: Request, audit_id: str) -> AuditDetail:
 @router.get(
     "/{audit_id}/report",
     response_model=AuditDocument,
-    responses={200: {"content": {"text/markdown": {}}}, **problem_docs(404, 409)},
+    responses={
+        200: {"content": {media_type: {} for media_type in list(FORMATS)[1:]}},
+        **problem_docs(404, 409),
+    },
 )
 async def get_report(
     request: Request,
@@ -120,30 +139,35 @@ async def get_report(
     ] = None,
     accept: Annotated[str, Header()] = "",
 ) -> AuditDocument | Response:
-    """The report of a finished audit: JSON, or Markdown where that is asked for."""
+    """The report of a finished audit: JSON, HTML or Markdown; a browser gets HTML."""
     jobs = _jobs(request)
     record = await jobs.get(audit_id)
     report = await jobs.report(record)
     if format is None:
-        format = ReportFormat.MARKDOWN if "text/markdown" in accept else ReportFormat.JSON
+        format = FORMATS[preferred(accept, list(FORMATS)) or "application/json"]
+    timing = _timing(record)
+    if format is ReportFormat.HTML:
+        page = await asyncio.to_thread(to_html, report, timing)
+        return HTMLResponse(page, headers=HTML_HEADERS)
     if format is ReportFormat.MARKDOWN:
         return PlainTextResponse(to_markdown(report), media_type="text/markdown")
-    return AuditDocument(result=report, timing=_timing(record))
+    return AuditDocument(result=report, timing=timing)
 
 
 @router.get(
     "/{audit_id}/samples",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/x-ndjson": {}}}, **problem_docs(404)},
+    responses={200: {"content": {"application/x-ndjson": {}}}, **problem_docs(404, 410)},
 )
 async def get_samples(request: Request, audit_id: str) -> StreamingResponse:
-    """The raw rows so far as JSON Lines: `kind` is clean, attack, or cost (passes of a shard)."""
+    """The raw rows so far as JSON Lines. `kind` says what a row is of, such as `clean` or
+    `attack`."""
     jobs = _jobs(request)
-    await jobs.get(audit_id)
+    shards = jobs.rows(await jobs.get(audit_id))
 
     def lines() -> Iterator[str]:
-        for shard in jobs.rows(audit_id):
-            yield "".join(row.model_dump_json() + "\n" for row in shard)
+        for rows in shards:
+            yield "".join(row.model_dump_json() + "\n" for row in rows)
 
     return StreamingResponse(lines(), media_type="application/x-ndjson")
 
@@ -162,13 +186,8 @@ def _jobs(request: Request) -> AuditJobs:
 async def _wait(request: Request, record: AuditRecord, timeout_s: float) -> AuditRecord:
     """Wait for the end of an audit, but not beyond the service's own: it drains meanwhile."""
     jobs = _jobs(request)
-    waiting = asyncio.create_task(jobs.wait(record.id, timeout_s))
-    draining = asyncio.create_task(request.app.state.lifecycle.wait_draining())
-    await asyncio.wait([waiting, draining], return_when=asyncio.FIRST_COMPLETED)
-    for task in (waiting, draining):
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    lifecycle: Lifecycle = request.app.state.lifecycle
+    await first_of(timeout_s, jobs.wait_for_end(record.id), lifecycle.wait_draining())
     return await jobs.get(record.id)
 
 

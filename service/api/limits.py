@@ -7,6 +7,8 @@ import asyncio
 import re
 import secrets
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 import structlog
@@ -34,23 +36,33 @@ class BodyTooLarge(FendError):
 class RequestLimits:
     """The outermost middleware."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_body_bytes: int,
+        metrics: Metrics,
+        exceptions: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """`exceptions`: paths whose bodies have another limit, in bytes."""
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._exceptions = exceptions
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(receive, send, _request_id(scope), self._max_body_bytes)
+        max_body_bytes = self._exceptions.get(scope["path"], self._max_body_bytes)
+        exchange = _Exchange(receive, send, _request_id(scope), max_body_bytes)
         scope.setdefault("state", {})["request_id"] = exchange.request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
         started_s = time.perf_counter()
         try:
-            if _content_length(scope) > self._max_body_bytes:
-                await self._refuse(scope, exchange)
+            if _content_length(scope) > max_body_bytes:
+                await self._refuse(scope, exchange, max_body_bytes)
             else:
                 await self._app(scope, exchange.receive, exchange.send)
         except Exception:
@@ -62,8 +74,8 @@ class RequestLimits:
         finally:
             self._record(scope, exchange, time.perf_counter() - started_s)
 
-    async def _refuse(self, scope: Scope, exchange: "_Exchange") -> None:
-        response = fend_problem(scope, _too_large(self._max_body_bytes))
+    async def _refuse(self, scope: Scope, exchange: "_Exchange", max_body_bytes: int) -> None:
+        response = fend_problem(scope, _too_large(max_body_bytes))
         response.headers["Connection"] = "close"
         start: Message = {
             "type": "http.response.start",

@@ -15,18 +15,25 @@ from fend.errors import FendError
 from service.runtime.batcher import Overloaded
 
 STATUS_OF_CODE: Mapping[str, int] = {
+    "form_invalid": 400,
     "unauthorized": 401,
     "model_unknown": 404,
     "audit_unknown": 404,
+    "upload_unknown": 404,
+    "upload_stalled": 408,
     "audit_ended": 409,
     "audit_not_finished": 409,
+    "dataset_in_use": 409,
+    "audit_rows_deleted": 410,
     "body_too_large": 413,
+    "dataset_too_large": 413,
     "image_too_large_bytes": 413,
     "image_too_many_pixels": 413,
     "content_type_mismatch": 415,
     "unsupported_image_format": 415,
     "unsupported_media_type": 415,
     "overloaded": 429,
+    "upload_busy": 429,
     "client_gone": 499,
     "answer_not_finite": 500,
     "bundle_corrupt": 503,
@@ -38,6 +45,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "state_unavailable": 503,
     "stopping": 503,
     "deadline_exceeded": 504,
+    "dataset_storage_full": 507,
 }
 """The status of each code; a code that is not here is 422: the request cannot be answered."""
 

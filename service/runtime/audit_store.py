@@ -10,90 +10,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar
 
 from fend.audit import ROWS, AuditSpec, Report, Row, Source
 from fend.errors import FendError
+from service.runtime.audit_record import AuditRecord, AuditState
+from service.runtime.audit_tables import StateUnavailable, prepare
+from service.runtime.audit_tally import Tally
 
 FILE = "audits.sqlite"
 
 _LOCK_TIMEOUT_S = 2.0
 """For a service that is just ending to let go of the file."""
 
-_SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE audits (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    idempotency_key TEXT UNIQUE,
-    state TEXT NOT NULL,
-    model TEXT NOT NULL,
-    model_version TEXT NOT NULL,
-    spec TEXT NOT NULL,
-    total INTEGER NOT NULL,
-    created_at TEXT NOT NULL,
-    started_at TEXT,
-    finished_at TEXT,
-    error_code TEXT,
-    error TEXT,
-    source TEXT,
-    result TEXT
-);
-CREATE TABLE shards (
-    audit TEXT NOT NULL REFERENCES audits (id),
-    number INTEGER NOT NULL,
-    images INTEGER NOT NULL,
-    rows TEXT NOT NULL,
-    PRIMARY KEY (audit, number)
-);
-"""
 _COLUMNS = """
     id, state, spec, model_version, total, created_at, started_at, finished_at, error_code, error,
-    (SELECT coalesce(sum(images), 0) FROM shards WHERE audit = id) AS done
+    worker_deaths,
+    (SELECT coalesce(sum(images), 0) FROM shards WHERE audit = id) AS done,
+    NOT EXISTS (SELECT 1 FROM shards WHERE audit = id AND rows IS NULL) AS rows_kept
 """
-
-
-class StateUnavailable(FendError):
-    """The state directory cannot be used."""
-
-    code: ClassVar[str] = "state_unavailable"
-
-
-class AuditState(StrEnum):
-    """A queued audit runs, and then ends in one of the other three."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def ended(self) -> bool:
-        """Whether it stays so."""
-        return self not in (AuditState.QUEUED, AuditState.RUNNING)
+_PENDING = "state IN ('queued', 'running')"
+_ENDED = f"NOT {_PENDING}"
 
 
 @dataclass(frozen=True)
-class AuditRecord:
-    """An audit as it is at one moment. Times are UTC."""
+class FinishedShard:
+    """What is known of a finished shard for as long as its audit is."""
 
-    id: str
-    state: AuditState
-    spec: AuditSpec
-    model_version: str
-    """The version of the model when the audit was accepted: the one that is audited."""
-    total: int
-    """Images to attack."""
-    done: int
-    """Images whose rows are kept."""
-    created_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    error_code: str | None = None
-    error: str | None = None
+    number: int
+    images: int
+    tally: Tally
 
 
 class AuditStore:
@@ -117,7 +63,7 @@ class AuditStore:
             ) from error
         self._db.row_factory = sqlite3.Row
         try:
-            self._prepare(path)
+            prepare(self._db, path)
         except sqlite3.Error as error:
             self._db.close()
             raise StateUnavailable(
@@ -160,8 +106,12 @@ class AuditStore:
 
     def next_pending(self) -> AuditRecord | None:
         """What to work on: the audit that was interrupted, or else the oldest in the queue."""
+        return self._one(f"WHERE {_PENDING} ORDER BY state = 'queued', sequence LIMIT 1")
+
+    def pending_on(self, dataset: str) -> AuditRecord | None:
+        """An audit that has not ended and needs this data set."""
         return self._one(
-            "WHERE state IN ('running', 'queued') ORDER BY state = 'queued', sequence LIMIT 1"
+            f"WHERE {_PENDING} AND json_extract(spec, '$.dataset') = ? LIMIT 1", dataset
         )
 
     def start(self, audit_id: str, now: datetime) -> bool:
@@ -169,7 +119,7 @@ class AuditStore:
         the time when it first started."""
         return self._changed(
             "UPDATE audits SET state = 'running', started_at = coalesce(started_at, ?)"
-            " WHERE id = ? AND state IN ('queued', 'running')",
+            f" WHERE id = ? AND {_PENDING}",
             now.isoformat(), audit_id,
         )  # fmt: skip
 
@@ -185,17 +135,23 @@ class AuditStore:
         """Into a final state; False when it was in one already, which then stays."""
         return self._changed(
             "UPDATE audits SET state = ?, finished_at = ?, error_code = ?, error = ?, result = ?"
-            " WHERE id = ? AND state IN ('queued', 'running')",
+            f" WHERE id = ? AND {_PENDING}",
             state, now.isoformat(), error.code if error else None, str(error) if error else None,
             result.model_dump_json() if result else None, audit_id,
         )  # fmt: skip
 
-    def add_shard(self, audit_id: str, number: int, images: int, rows: list[Row]) -> None:
-        """Keep a finished shard; the same shard again changes nothing."""
+    def add_worker_death(self, audit_id: str) -> None:
+        """Count a worker of this audit that ended without a word."""
+        self._changed("UPDATE audits SET worker_deaths = worker_deaths + 1 WHERE id = ?", audit_id)
+
+    def add_shard(self, audit_id: str, number: int, images: int, tally: Tally, rows: str) -> None:
+        """Keep a finished shard; `rows` is as `ROWS` writes them. The same shard again changes
+        nothing."""
         with self._transaction() as db:
             db.execute(
-                "INSERT OR IGNORE INTO shards (audit, number, images, rows) VALUES (?, ?, ?, ?)",
-                (audit_id, number, images, ROWS.dump_json(rows).decode()),
+                "INSERT OR IGNORE INTO shards (audit, number, images, tally, rows)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (audit_id, number, images, tally.model_dump_json(), rows),
             )
 
     def finished_shards(self, audit_id: str) -> int:
@@ -206,13 +162,31 @@ class AuditStore:
             ).fetchone()
         return int(count)
 
+    def shards(self, audit_id: str, first: int) -> list[FinishedShard]:
+        """The finished shards from the number `first` on, in order, without their rows."""
+        with self._transaction() as db:
+            found = db.execute(
+                "SELECT number, images, tally FROM shards WHERE audit = ? AND number >= ?"
+                " ORDER BY number",
+                (audit_id, first),
+            ).fetchall()
+        return [
+            FinishedShard(row["number"], row["images"], Tally.model_validate_json(row["tally"]))
+            for row in found
+        ]
+
     def rows(self, audit_id: str) -> Iterator[list[Row]]:
-        """The rows of each kept shard, in order, one shard in memory at a time."""
+        """The rows of each finished shard that are kept, in order, one shard in memory at a time.
+
+        Retention may delete the rest at any moment: the iteration then ends early.
+        """
         for number in range(self.finished_shards(audit_id)):
             with self._transaction() as db:
                 found = db.execute(
                     "SELECT rows FROM shards WHERE audit = ? AND number = ?", (audit_id, number)
                 ).fetchone()
+            if found is None or found["rows"] is None:
+                return
             yield ROWS.validate_json(found["rows"])
 
     def source(self, audit_id: str) -> Source | None:
@@ -232,25 +206,42 @@ class AuditStore:
         return None if text is None else Report.model_validate_json(text)
 
     def last_succeeded(self, model: str) -> AuditRecord | None:
-        """The last audit of this model that succeeded."""
-        return self._one(
-            "WHERE state = 'succeeded' AND model = ? ORDER BY sequence DESC LIMIT 1", model
-        )
+        """The last audit of this model that has a report."""
+        return self._one("WHERE result IS NOT NULL AND model = ? ORDER BY sequence DESC LIMIT 1",
+                         model)  # fmt: skip
 
-    def _prepare(self, path: Path) -> None:
-        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        [version] = self._db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            self._db.executescript(
-                f"BEGIN EXCLUSIVE; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
-            )
-        elif version != _SCHEMA_VERSION:
-            raise StateUnavailable(
-                f"{path} has format {version}, this version of Fend knows {_SCHEMA_VERSION}; "
-                "set FEND_STATE_DIR to another folder"
-            )
+    def drop_rows(self, keep: int) -> int:
+        """Delete the raw rows of all ended audits but the newest `keep`; how many lost theirs."""
+        with self._transaction() as db:
+            old = db.execute(
+                "SELECT DISTINCT audit FROM shards WHERE rows IS NOT NULL AND audit IN"
+                f" (SELECT id FROM audits WHERE {_ENDED} ORDER BY sequence DESC LIMIT -1 OFFSET ?)",
+                (keep,),
+            ).fetchall()
+            db.executemany("UPDATE shards SET rows = NULL WHERE audit = ?", [tuple(o) for o in old])
+        return len(old)
+
+    def drop_audits(self, keep: int, ended_before: datetime) -> int:
+        """Delete all ended audits but the newest `keep`, and those that ended too long ago; how
+        many. The last report of each model stays."""
+        with self._transaction() as db:
+            old = db.execute(
+                f"SELECT id FROM audits WHERE {_ENDED}"
+                f" AND (finished_at < ? OR id NOT IN"
+                f"   (SELECT id FROM audits WHERE {_ENDED} ORDER BY sequence DESC LIMIT ?))"
+                " AND sequence NOT IN"
+                "   (SELECT max(sequence) FROM audits WHERE result IS NOT NULL GROUP BY model)",
+                (ended_before.isoformat(), keep),
+            ).fetchall()
+            ids = [tuple(o) for o in old]
+            db.executemany("DELETE FROM shards WHERE audit = ?", ids)
+            db.executemany("DELETE FROM audits WHERE id = ?", ids)
+        return len(old)
+
+    def give_back_space(self) -> None:
+        """Shrink the file by what was deleted."""
+        with self._lock:
+            self._db.executescript("PRAGMA incremental_vacuum")  # `execute` frees one page only
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -292,4 +283,6 @@ def _record(row: sqlite3.Row) -> AuditRecord:
         finished_at=time("finished_at"),
         error_code=row["error_code"],
         error=row["error"],
+        worker_deaths=row["worker_deaths"],
+        rows_kept=bool(row["rows_kept"]),
     )

@@ -1,7 +1,6 @@
 """Runs an audit in a process of its own, and starts it anew where it left off when it dies."""
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
@@ -9,15 +8,14 @@ import structlog
 
 from fend.audit import Source
 from fend.errors import FendError
-from service.runtime.audit_worker import MESSAGE, Done, Failed, Message, Opened, ShardDone, Task
+from service.runtime.audit_messages import MESSAGE, Done, Failed, Message, Opened, ShardDone, Task
+from service.runtime.worker_process import worker_process
 
 MAX_RESTARTS = 3
 """For the same shard; a finished shard starts the count anew."""
 
 RESTART_DELAY_S = 0.2
 """Before the first restart; longer before each further one."""
-
-_MAX_MESSAGE_BYTES = 256 * 2**20
 
 
 class AuditWorkerDied(FendError):
@@ -38,11 +36,13 @@ async def execute(
     task: Task,
     on_source: Callable[[Source], Awaitable[None]],
     on_shard: Callable[[ShardDone], Awaitable[None]],
+    on_death: Callable[[], Awaitable[None]],
 ) -> None:
     """Run every shard that is left. Cancelling this kills the worker at once.
 
     `on_source` is told what each started worker works with, and may raise; `on_shard` keeps a
-    shard. A shard counts as finished when `on_shard` has returned.
+    shard; `on_death` counts a worker that died. A shard counts as finished when `on_shard` has
+    returned.
 
     Raises:
         AuditFailed: with the worker's own code and message.
@@ -63,6 +63,7 @@ async def execute(
         if exit_code is None:
             return
         deaths += 1
+        await on_death()
         if deaths > MAX_RESTARTS:
             raise AuditWorkerDied(
                 f"the audit's process died {deaths} times in a row after {finished} finished "
@@ -81,15 +82,8 @@ async def _run_worker(
     on_shard: Callable[[ShardDone], Awaitable[None]],
 ) -> int | None:
     """One worker's life: None when it did everything, else the code with which it died."""
-    worker = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "service.runtime.audit_worker", task.model_dump_json(),
-        stdin=asyncio.subprocess.PIPE,  # never written to: it closes when this process ends
-        stdout=asyncio.subprocess.PIPE,
-        limit=_MAX_MESSAGE_BYTES,
-        start_new_session=True,  # Ctrl-C is for the service, which then ends its worker
-    )  # fmt: skip
-    assert worker.stdout is not None
-    try:
+    async with worker_process("audit", task.priority, task.model_dump_json()) as worker:
+        assert worker.stdout is not None
         while line := await worker.stdout.readline():
             if not line.endswith(b"\n"):
                 break  # it died in the middle of a message
@@ -103,10 +97,6 @@ async def _run_worker(
             elif isinstance(message, Done):
                 return None
         return await worker.wait()
-    finally:
-        if worker.returncode is None:
-            worker.kill()
-        await worker.wait()
 
 
 def _how(exit_code: int) -> str:

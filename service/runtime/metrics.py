@@ -13,6 +13,9 @@ from prometheus_client import (
 TIME_BUCKETS_S = tuple(0.0005 * 2**power for power in range(15))
 """0.5 ms to 8.2 s, each twice the one before."""
 
+AUDIT_BUCKETS_S = tuple(float(4**power) for power in range(10))
+"""1 s to 3 days, each four times the one before."""
+
 BATCH_BUCKETS = tuple(2**power for power in range(10))
 SHARE_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
@@ -71,7 +74,7 @@ class Metrics:
         self.suspicion_score = Histogram(
             "fend_suspicion_score",
             "How far the answers with and without the denoiser disagree, 0 to 1.",
-            ["model"],
+            ["model", "flagged"],
             buckets=SHARE_BUCKETS,
             registry=self.registry,
         )
@@ -98,10 +101,28 @@ class Metrics:
             "Audit shards that were finished.",
             registry=self.registry,
         )
+        self.audit_duration = Histogram(
+            "fend_audit_duration_seconds",
+            "Time from the first start of an audit to its end, interruptions included.",
+            ["state"],
+            buckets=AUDIT_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.audit_worker_deaths = Counter(
+            "fend_audit_worker_deaths_total",
+            "Audit processes that ended without a word.",
+            registry=self.registry,
+        )
         self.robust_accuracy = Gauge(
             "fend_robust_accuracy_ratio",
             "Worst-case accuracy under attack in the last audit of a model.",
-            ["model", "knowledge", "epsilon"],
+            ["model", "dataset", "knowledge", "epsilon"],
+            registry=self.registry,
+        )
+        self.robust_accuracy_bound = Gauge(
+            "fend_robust_accuracy_bound_ratio",
+            "The 95 % interval of fend_robust_accuracy_ratio: its low and its high bound.",
+            ["model", "dataset", "knowledge", "epsilon", "bound"],
             registry=self.registry,
         )
 

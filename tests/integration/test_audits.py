@@ -1,260 +1,256 @@
-"""Audits on a real service: the command line's numbers, and what kill -9 and cancelling leave."""
+"""Audits on a real service: numbers, reports, refusals, cancelling, retention, priority."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
-TIMEOUT_S = 60
 AUDITS = "/v1/admin/audits"
 BODY = {
     "preset": "quick",
     "model": "mnist",
     "dataset": "rendered-digits",
-    "samples": 75,
+    "samples": 45,
+    "shard_size": 15,
+    "sanity_samples": 6,
     "seed": 3,
     "threat": {"norm": "linf", "epsilon": 0.1},
 }
 SLOW = {**BODY, "attacks": [{"name": "pgd", "steps": 5000, "early_stop": False}]}
 """Takes longer than any test, in one shard."""
-
-RunServer = Callable[..., AbstractContextManager[Any]]
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
 @pytest.fixture(scope="module")
 def expected(tiny_bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `fend audit` says of `BODY`, undisturbed."""
-    file = tmp_path_factory.mktemp("cli") / "report.json"
+    """What `fend audit` says of `BODY`."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "spec.json").write_text(json.dumps(BODY))
     command = [
-        sys.executable, "-c", "from fend.cli import main; main()", "audit",
-        str(tiny_bundle_dir / "mnist"), "--dataset", "rendered-digits", "--samples", "75",
-        "--seed", "3", "--epsilon", "0.1", "--workers", "2", "--device", "cpu",
-        "--output", str(file),
+        sys.executable, "-c", "from fend.cli import main; main()", "audit", "mnist",
+        "--models-dir", str(tiny_bundle_dir), "--spec", str(folder / "spec.json"),
+        "--workers", "2", "--device", "cpu", "--output", str(folder / "report.json"),
     ]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True)
-    result: dict[str, Any] = json.loads(file.read_text())["result"]
+    result: dict[str, Any] = json.loads((folder / "report.json").read_text())["result"]
     return result
 
 
 @pytest.fixture(scope="module")
-def admin(
-    run_server: RunServer, tiny_bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[httpx.Client]:
-    """A client of one service for the whole file, with the token."""
-    with run_server(tiny_bundle_dir, tmp_path_factory.mktemp("audits")) as server:
-        client = client_of(server)
-        client.headers["X-Server-Pid"] = str(server.process.pid)
-        with client:
-            yield client
+def audits(
+    audit_service: Any, tiny_bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """A client of one service for the whole file."""
+    with audit_service(tiny_bundle_dir, tmp_path_factory.mktemp("audits")) as client:
+        yield client
 
 
-def client_of(server: Any) -> httpx.Client:
-    headers = {"Authorization": f"Bearer {server.token}"}
-    return httpx.Client(base_url=server.base_url, headers=headers, timeout=30)
+def without_served(result: dict[str, Any]) -> dict[str, Any]:
+    """A report but for the answers of the service, which the command line has none to ask."""
+    [name] = [line["name"] for line in result["sanity"] if "service" in line["name"]]
+    sanity = [line for line in result["sanity"] if line["name"] != name]
+    return {**result, "sanity": sanity, "served": None}
 
 
-def start(client: httpx.Client, body: dict[str, Any], **headers: str) -> str:
-    response = client.post(AUDITS, json=body, headers=headers)
-    assert response.status_code == 202, response.text
-    assert response.headers["Location"] == f"{AUDITS}/{response.json()['id']}"
-    audit_id: str = response.json()["id"]
-    return audit_id
-
-
-def wait_for(
-    client: httpx.Client, audit_id: str, condition: Callable[[dict[str, Any]], bool]
-) -> dict[str, Any]:
-    """The audit, once `condition` holds for it."""
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while True:
-        audit: dict[str, Any] = client.get(f"{AUDITS}/{audit_id}").json()
-        if condition(audit):
-            return audit
-        assert time.monotonic() < deadline_s, audit
-        time.sleep(0.05)
-
-
-def has_ended(audit: dict[str, Any]) -> bool:
-    return audit["state"] not in ("queued", "running")
-
-
-def children(pid: int) -> set[int]:
-    """The processes that `pid` started and that live."""
-    found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-        except OSError:  # it ended while we looked
-            continue
-        if int(parent) == pid and state != "Z":
-            found.add(int(stat.parent.name))
-    return found
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """What `condition` gives, once that is something."""
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline_s, "it did not happen in time"
-        time.sleep(0.005)
-    return value
-
-
-def server_pid(client: httpx.Client) -> int:
-    return int(client.headers["X-Server-Pid"])
-
-
-def test_an_audit_over_http_equals_the_command_line(
-    admin: httpx.Client, expected: dict[str, Any]
-) -> None:
-    audit_id = start(admin, BODY)
-    early = admin.get(f"{AUDITS}/{audit_id}/report")
-    assert early.status_code == 409
-    assert early.json()["code"] == "audit_not_finished"
-
-    partial = wait_for(admin, audit_id, lambda audit: audit["progress"]["done"] > 0)
+def test_an_audit_over_http_equals_the_command_line(audits: Any, expected: dict[str, Any]) -> None:
+    audit_id = audits.start(BODY)
+    report = f"{AUDITS}/{audit_id}/report"
+    early = audits.http.get(report)
+    assert (early.status_code, early.json()["code"]) == (409, "audit_not_finished")
+    partial = audits.wait_for(audit_id, lambda audit: audit["progress"]["done"] > 0)
     assert partial["result"]["identity"]["n"] == partial["progress"]["done"]
 
-    audit = wait_for(admin, audit_id, has_ended)
-    assert audit["state"] == "succeeded", audit["error"]
-    assert audit["result"] == expected
-    report = f"{AUDITS}/{audit_id}/report"
-    document = admin.get(report).json()
-    assert document["result"] == expected
+    result = audits.finished(audit_id)
+    assert without_served(result) == without_served(expected)
+    document = audits.http.get(report).json()
+    assert document["result"] == result
     assert document["timing"]["wall_time_s"] > 0
 
-    markdown = admin.get(report, headers={"Accept": "text/markdown"})
-    assert markdown.headers["Content-Type"].startswith("text/markdown")
-    assert expected["verdict"] in markdown.text
-    assert admin.get(report, params={"format": "markdown"}).text == markdown.text
+    rows = [
+        json.loads(line) for line in audits.http.get(f"{AUDITS}/{audit_id}/samples").iter_lines()
+    ]
+    assert sum(row["kind"] == "clean" for row in rows) == 45
+    assert sum(row["kind"] == "attack" for row in rows) == 45 * len(result["lines"])
+    assert audit_id in [audit["id"] for audit in audits.http.get(AUDITS).json()["audits"]]
 
-    rows = [json.loads(line) for line in admin.get(f"{AUDITS}/{audit_id}/samples").iter_lines()]
-    assert sum(row["kind"] == "clean" for row in rows) == 75
-    assert sum(row["kind"] == "attack" for row in rows) == 75 * 4
-    assert audit_id in [audit["id"] for audit in admin.get(AUDITS).json()["audits"]]
-
-    late = admin.delete(f"{AUDITS}/{audit_id}")
+    late = audits.http.delete(f"{AUDITS}/{audit_id}")
     assert (late.status_code, late.json()["code"]) == (409, "audit_ended")
-    assert 'fend_audits_total{state="succeeded"} 1.0' in admin.get("/metrics").text
+    metrics = audits.http.get("/metrics").text
+    assert 'fend_audits_total{state="succeeded"} 1.0' in metrics
+    assert 'fend_audit_duration_seconds_count{state="succeeded"} 1.0' in metrics
+    robust = result["worst_case_by_knowledge"]["white_box"]["accuracy"]
+    gauges = [line for line in metrics.splitlines() if line.startswith("fend_robust_accuracy_r")]
+    [gauge] = [line for line in gauges if "white_box" in line]
+    assert float(gauge.rpartition(" ")[2]) == robust
+
+
+def test_what_is_served_is_asked_about_the_very_pictures_of_the_audit(audits: Any) -> None:
+    audit_id = audits.start({**BODY, "examples": 3})
+    result = audits.finished(audit_id)
+    rows = [
+        json.loads(line) for line in audits.http.get(f"{AUDITS}/{audit_id}/samples").iter_lines()
+    ]
+    served = [row for row in rows if row["kind"] == "served"]
+    lines = {(row["knowledge"], row["attack"]) for row in rows if row["kind"] == "attack"}
+    assert {(row["knowledge"], row["attack"]) for row in served} == lines
+    assert 3 * len(lines) <= len(served) <= 16 * len(lines)
+    assert result["served"]["agreed"]["n"] == len(served)
+
+    attacked = {
+        (row["knowledge"], row["attack"], row["index"]): row["answer"]
+        for row in rows if row["kind"] == "attack"
+    }  # fmt: skip
+    assert all(
+        row["answer"] == attacked[row["knowledge"], row["attack"], row["index"]] for row in served
+    )
+    # Rounding to 8 bits may turn an image back; a pipeline that is not the served one would show.
+    agreed = sum(row["answer"] == row["served_answer"] for row in served)
+    assert agreed >= 0.9 * len(served)
+
+
+def test_the_report_comes_in_the_form_that_is_asked_for(audits: Any) -> None:
+    audit_id = audits.start({**BODY, "samples": 5})
+    verdict = audits.finished(audit_id)["verdict"].split(":")[0]
+    report = f"{AUDITS}/{audit_id}/report"
+    for asked, media_type in [
+        ({"headers": {"Accept": BROWSER}}, "text/html"),
+        ({"headers": {"Accept": "text/markdown"}}, "text/markdown"),
+        ({"headers": {"Accept": "*/*"}}, "application/json"),
+        ({"params": {"format": "html"}}, "text/html"),
+        ({"params": {"format": "json"}, "headers": {"Accept": BROWSER}}, "application/json"),
+    ]:
+        answer = audits.http.get(report, **asked)
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith(media_type), asked
+        assert verdict in answer.text
+    page = audits.http.get(report, params={"format": "html"})
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert "data:image/png;base64," in page.text
+    assert audits.http.get(report, params={"format": "pdf"}).status_code == 422
 
 
 @pytest.mark.parametrize(
     ("change", "status", "code", "says"),
     [
-        ({"attacks": [{"name": "magic"}]}, 422, "audit_spec_invalid", "'fgsm', 'pgd'"),
+        ({"attacks": [{"name": "magic"}]}, 422, "audit_spec_invalid", "'fgsm', 'bim', 'pgd'"),
         ({"preset": "slow"}, 422, "audit_spec_invalid", "paper, quick"),
         ({"model": "nothing"}, 404, "model_unknown", "mnist"),
         ({"dataset": "mnist:test"}, 422, "dataset_missing", "FEND_DATA_DIR"),
         ({"dataset": "mnits"}, 422, "dataset_unknown", "rendered-digits"),
         ({"dataset": "npz:/etc/passwd"}, 422, "audit_spec_invalid", "may not read"),
+        ({"dataset": "upload:0123456789abcdef"}, 404, "upload_unknown", "/v1/admin/datasets"),
+        ({"dataset": "upload:../../etc"}, 404, "upload_unknown", "/v1/admin/datasets"),
+        (
+            {"knowledge": ["black_box"], "surrogate": "nobody"},
+            422, "surrogate_missing", "nobody",
+        ),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_run_is_refused_at_once(
-    admin: httpx.Client, change: dict[str, Any], status: int, code: str, says: str
+    audits: Any, change: dict[str, Any], status: int, code: str, says: str
 ) -> None:
-    response = admin.post(AUDITS, json={**BODY, **change})
-    assert (response.status_code, response.json()["code"]) == (status, code)
+    response = audits.http.post(AUDITS, json={**BODY, **change})
+    assert (response.status_code, response.json()["code"]) == (status, code), response.text
     assert says in response.json()["detail"]
 
 
-def test_audits_need_the_token(admin: httpx.Client) -> None:
-    for method, path in [("POST", ""), ("GET", ""), ("GET", "/x"), ("GET", "/x/report"),
-                         ("GET", "/x/samples"), ("DELETE", "/x")]:  # fmt: skip
-        response = admin.request(
-            method, AUDITS + path, headers={"Authorization": "Bearer wrong"}, json={}
+def test_admin_routes_need_the_token(audits: Any) -> None:
+    for method, path in [
+        ("POST", AUDITS), ("GET", AUDITS), ("GET", f"{AUDITS}/x"), ("GET", f"{AUDITS}/x/events"),
+        ("GET", f"{AUDITS}/x/report"), ("GET", f"{AUDITS}/x/samples"), ("DELETE", f"{AUDITS}/x"),
+        ("POST", "/v1/admin/datasets"), ("GET", "/v1/admin/datasets"),
+        ("GET", "/v1/admin/datasets/x"), ("DELETE", "/v1/admin/datasets/x"),
+    ]:  # fmt: skip
+        response = audits.http.request(
+            method, path, headers={"Authorization": "Bearer wrong"}, json={}
         )
         assert response.status_code == 401, (method, path)
-    assert admin.get(f"{AUDITS}/x").json()["code"] == "audit_unknown"
+    for path in ("", "/events", "/report", "/samples"):
+        assert audits.http.get(f"{AUDITS}/x{path}").json()["code"] == "audit_unknown"
 
 
-def test_cancelling_ends_the_attack_and_frees_the_queue(admin: httpx.Client) -> None:
-    slow, waiting = start(admin, SLOW), start(admin, SLOW)
-    behind = start(admin, {**BODY, "samples": 2})
-    [worker] = until(lambda: children(server_pid(admin)))
-    assert admin.delete(f"{AUDITS}/{waiting}").json()["state"] == "cancelled"
-    assert admin.delete(f"{AUDITS}/{slow}").json()["state"] == "cancelled"
-    until(lambda: not is_alive(worker))
-    assert wait_for(admin, behind, has_ended)["state"] == "succeeded"
+def test_cancelling_ends_the_attack_and_frees_the_queue(audits: Any, until_dead: Any) -> None:
+    slow, waiting = audits.start(SLOW), audits.start(SLOW)
+    behind = audits.start({**BODY, "samples": 2})
+    worker = audits.worker()
+    assert audits.http.delete(f"{AUDITS}/{waiting}").json()["state"] == "cancelled"
+    assert audits.http.delete(f"{AUDITS}/{slow}").json()["state"] == "cancelled"
+    until_dead(worker)
+    audits.finished(behind)
     for cancelled in (slow, waiting):
-        again = admin.delete(f"{AUDITS}/{cancelled}")
+        again = audits.http.delete(f"{AUDITS}/{cancelled}")
         assert (again.status_code, again.json()["state"]) == (200, "cancelled")
 
 
-def test_a_killed_worker_is_replaced_and_changes_nothing(
-    admin: httpx.Client, expected: dict[str, Any]
-) -> None:
-    audit_id = start(admin, BODY)
-    wait_for(admin, audit_id, lambda audit: audit["progress"]["done"] > 0)
-    [worker] = until(lambda: children(server_pid(admin)))
-    os.kill(worker, signal.SIGKILL)
-    audit = wait_for(admin, audit_id, has_ended)
-    assert audit["state"] == "succeeded", audit["error"]
-    assert audit["result"] == expected
-
-
-def test_an_audit_whose_worker_dies_again_and_again_fails(admin: httpx.Client) -> None:
-    audit_id = start(admin, SLOW)
-    killed: set[int] = set()
+def test_an_audit_whose_worker_dies_again_and_again_fails(audits: Any, until_dead: Any) -> None:
+    audit_id = audits.start(SLOW)
     for _ in range(4):
-        [worker] = until(lambda: children(server_pid(admin)) - killed)
-        killed.add(worker)
+        worker = audits.worker()
         os.kill(worker, signal.SIGKILL)
-    audit = wait_for(admin, audit_id, has_ended)
+        until_dead(worker)
+    audit = audits.wait_for(audit_id, lambda audit: audit["state"] != "running")
     assert (audit["state"], audit["error"]["code"]) == ("failed", "audit_worker_died")
     assert "signal 9" in audit["error"]["message"]
-    assert admin.get(f"{AUDITS}/{audit_id}/report").json()["code"] == "audit_not_finished"
+    assert audit["worker_deaths"] == 4
+    assert "fend_audit_worker_deaths_total 4.0" in audits.http.get("/metrics").text
+    report = audits.http.get(f"{AUDITS}/{audit_id}/report")
+    assert report.json()["code"] == "audit_not_finished"
 
 
-def test_one_key_is_one_audit(admin: httpx.Client) -> None:
+def test_one_key_is_one_audit(audits: Any) -> None:
     small = {**BODY, "samples": 2}
-    first = start(admin, small, **{"Idempotency-Key": "k"})
-    assert start(admin, small, **{"Idempotency-Key": "k"}) == first
-    other = admin.post(AUDITS, json=BODY, headers={"Idempotency-Key": "k"})
+    first = audits.start(small, **{"Idempotency-Key": "k"})
+    assert audits.start(small, **{"Idempotency-Key": "k"}) == first
+    other = audits.http.post(AUDITS, json=BODY, headers={"Idempotency-Key": "k"})
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
 
 
-def test_waiting_answers_with_the_finished_audit(admin: httpx.Client) -> None:
-    done = admin.post(AUDITS, json={**BODY, "samples": 2}, params={"wait": 30})
+def test_waiting_answers_with_the_finished_audit(audits: Any) -> None:
+    done = audits.http.post(AUDITS, json={**BODY, "samples": 2}, params={"wait": 60})
     assert (done.status_code, done.json()["state"]) == (200, "succeeded")
     assert done.json()["result"]["identity"]["n"] == 2
-    slow = admin.post(AUDITS, json=SLOW, params={"wait": 0.1})
+    slow = audits.http.post(AUDITS, json=SLOW, params={"wait": 0.1})
     assert slow.status_code == 202
-    admin.delete(slow.headers["Location"])
+    audits.http.delete(slow.headers["Location"])
 
 
-def test_an_audit_survives_the_death_of_the_service(
-    run_server: RunServer, tiny_bundle_dir: Path, tmp_path: Path, expected: dict[str, Any]
+def test_old_audits_lose_their_rows_first_and_then_everything(
+    audit_service: Any, tiny_bundle_dir: Path, tmp_path: Path
 ) -> None:
-    with run_server(tiny_bundle_dir, tmp_path) as server, client_of(server) as client:
-        audit_id = start(client, BODY)
-        queued = start(client, {**BODY, "samples": 2})
-        wait_for(client, audit_id, lambda audit: audit["progress"]["done"] > 0)
-        [worker] = children(server.process.pid)
-        server.process.kill()
-        server.process.wait()
-        until(lambda: not is_alive(worker))
-    with run_server(tiny_bundle_dir, tmp_path) as server, client_of(server) as client:
-        resumed = client.get(f"{AUDITS}/{audit_id}").json()
-        assert resumed["progress"]["done"] > 0, "finished shards are kept"
-        audit = wait_for(client, audit_id, has_ended)
-        assert audit["state"] == "succeeded", audit["error"]
-        assert audit["result"] == expected
-        assert wait_for(client, queued, has_ended)["state"] == "succeeded"
+    small = {**BODY, "samples": 2}
+    with audit_service(tiny_bundle_dir, tmp_path, keep_audits=2, keep_audit_rows=1) as audits:
+        ids = []
+        for seed in range(3):
+            ids.append(audits.start({**small, "seed": seed}))
+            audits.finished(ids[-1])
+        first, second, third = ids
+        assert audits.http.get(f"{AUDITS}/{first}").status_code == 404
+        gone = audits.http.get(f"{AUDITS}/{second}/samples")
+        assert (gone.status_code, gone.json()["code"]) == (410, "audit_rows_deleted")
+        assert audits.get(second)["rows_kept"] is False
+        assert audits.http.get(f"{AUDITS}/{second}/report").status_code == 200
+        assert [event["event"] for event in audits.events(second)][-1] == "end"
+        assert audits.http.get(f"{AUDITS}/{third}/samples").status_code == 200
+    with audit_service(tiny_bundle_dir, tmp_path, keep_audits_days=0) as audits:
+        [kept] = audits.http.get(AUDITS).json()["audits"]
+        assert kept["id"] == third, "the last report of a model is never too old"
+        assert audits.http.get("/v1/models/mnist").json()["last_audit"]["id"] == third
+
+
+def test_a_worker_takes_only_what_nobody_wants(
+    audit_service: Any, tiny_bundle_dir: Path, tmp_path: Path, wait_until: Any
+) -> None:
+    with audit_service(tiny_bundle_dir, tmp_path, worker_priority="low") as audits:
+        audit_id = audits.start(SLOW)
+        worker = audits.worker()
+        wait_until(lambda: os.sched_getscheduler(worker) == os.SCHED_IDLE)
+        assert os.getpriority(os.PRIO_PROCESS, worker) == 19
+        audits.http.delete(f"{AUDITS}/{audit_id}")

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fend.attacks import APGD, PGD, AttackInvalid, Objective, attack
+from fend.attacks import APGD, PGD, AttackInvalid, Objective, attack, needs_classes
 from fend.threat import ThreatModel
 
 with warnings.catch_warnings():
@@ -164,27 +164,36 @@ def test_few_steps_are_steps_too(steps, digit_classifier, digit_batch) -> None:
     assert bool(result.fooled.any())
 
 
-def test_too_few_classes_are_refused_in_words() -> None:
-    def two(images: Tensor) -> Tensor:
-        score = images.flatten(1).sum(1) - 2
-        return torch.stack([torch.zeros_like(score), score], dim=1)
+@pytest.mark.parametrize(
+    ("attacker", "needed"),
+    [
+        (APGD(), 2),
+        (APGD(objective=DLR), 3),
+        (APGD(targets=2), 3),
+        (APGD(targets=1, objective=DLR), 4),
+        (APGD(targets=9, objective=DLR), 10),
+        (PGD(objective=Objective(loss="dlr", goal="targeted", label_source="random")), 4),
+    ],
+    ids=repr,
+)
+def test_too_few_classes_are_refused_in_words(attacker, needed) -> None:
+    assert needs_classes(attacker) == needed
+    images = torch.rand(2, 1, 3, 4, generator=torch.Generator().manual_seed(0))
+    labels, threat = torch.zeros(2, dtype=torch.long), ThreatModel(epsilon=0.1)
+    weights = torch.randn(12, 12, generator=torch.Generator().manual_seed(1))
 
-    images, labels = torch.full((2, 1, 2, 2), 0.4), torch.zeros(2, dtype=torch.long)
-    threat = ThreatModel(epsilon=0.1)
-    with pytest.raises(AttackInvalid, match=r"3 classes or more.*has 2; use loss 'margin'"):
-        attack(APGD(objective=DLR), two, images, labels, threat)
-    with pytest.raises(AttackInvalid, match="targets=9, but the model has 1 wrong"):
-        attack(APGD(targets=9), two, images, labels, threat)
-    with pytest.raises(AttackInvalid, match="4 classes or more for a targeted"):
-        attack(APGD(targets=1, objective=DLR), three(two), images, labels, threat)
+    def model(classes: int):
+        return lambda batch: batch.flatten(1) @ weights[:, :classes]
 
-
-def three(two):
-    """`two` with a class that never wins."""
-    return lambda images: F.pad(two(images), (0, 1), value=-9.0)
+    attack(attacker, model(needed), images, labels, threat)
+    message = f"{needed} classes or more, and the model has {needed - 1}"
+    with pytest.raises(AttackInvalid, match=message):
+        attack(attacker, model(needed - 1), images, labels, threat)
 
 
 def test_targets_and_a_target_are_refused() -> None:
     objective = Objective(goal="targeted", label_source="random")
     with pytest.raises(ValidationError, match="leave it out"):
         APGD(targets=3, objective=objective)
+    with pytest.raises(ValidationError, match="leave targets out"):
+        APGD(targets=3, objective=Objective(loss="feature_distance"))

@@ -1,47 +1,52 @@
-"""Every attack by its name in an audit: accepted, run at both levels, told apart in a report."""
+"""Every attack by its name in an audit: accepted, run at its levels, told apart in a report."""
 
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
 from fend.attacks import APGD, FGSM, MIFGSM, PGD, AttackSpec, Noise, Objective, Square
-from fend.audit import AttackRow, AuditSpec, from_request, open_audit, plan, run_shard
+from fend.audit import AttackRow, AuditSpec, OpenAudit, from_request, open_audit, plan, run_shard
+from fend.audit.levels import pairs, runs_at
 from fend.audit.report import attack_title
-from fend.audit.run import attack_at
 from fend.threat import Knowledge
 
-REQUEST = {
-    "model": "mnist",
-    "dataset": "rendered-digits",
-    "samples": 6,
-    "threat": {"epsilon": 0.1},
-    "attacks": [
-        {"name": "fgsm"},
-        {"name": "pgd", "steps": 3},
-        {"name": "apgd", "steps": 3, "objective": {"loss": "dlr"}},
-        {"name": "apgd", "steps": 3, "targets": 2},
-        {"name": "mi_fgsm", "steps": 3},
-        {"name": "square", "queries": 5},
-        {"name": "noise", "draws": 2},
-    ],
+QUICK: dict[str, dict[str, Any]] = {
+    "steps": {"steps": 3},
+    "queries": {"queries": 5},
+    "draws": {"draws": 2},
 }
+"""Budgets by the option that holds them."""
+
+CLASSES: list[Any] = list(get_args(get_args(AttackSpec)[0]))
 
 
-def test_an_audit_runs_every_attack_by_name(tiny_bundle_dir: Path) -> None:
-    spec = from_request(REQUEST)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_an_audit_runs_every_attack_by_name(tiny_bundle_dir: Path, norm: str) -> None:
+    attacks = [
+        {"name": kind().name} | next((QUICK[o] for o in QUICK if o in kind.model_fields), {})
+        for kind in CLASSES
+        if norm in kind.norms
+    ]
+    request = {
+        "model": "mnist",
+        "dataset": "rendered-digits",
+        "samples": 6,
+        "threat": {"norm": norm, "epsilon": 0.1},
+        "knowledge": list(Knowledge),
+        "attacks": attacks,
+        "sanity_samples": 0,
+    }
+    spec = from_request(request)
     assert AuditSpec.model_validate_json(spec.model_dump_json()) == spec
-    bundle, image_set = open_audit(spec, tiny_bundle_dir / "mnist", None)
-    (shard,) = plan(spec, image_set)
-    rows = run_shard(spec, bundle, image_set, shard)
+    alone = from_request({**request, "knowledge": ["white_box"], "attacks": [{"name": "fgsm"}]})
+    found = open_audit(alone, tiny_bundle_dir / "mnist", None)
+    opened = OpenAudit(spec, found.bundle, found.image_set, surrogate=found.bundle)
+    (shard,) = plan(spec, opened.image_set)
+    rows = run_shard(opened, shard)
     ran = {(row.knowledge, row.attack) for row in rows if isinstance(row, AttackRow)}
-    assert ran == {(knowledge, number) for knowledge in Knowledge for number in range(7)}
-
-
-@pytest.mark.parametrize("attacker", [PGD(), APGD(), MIFGSM(), Square(), Noise()], ids=repr)
-def test_grey_box_attacks_never_stop_early(attacker) -> None:
-    """The classifier falls long before the pipeline does, and the pipeline decides."""
-    assert attack_at(attacker, Knowledge.GREY_BOX).early_stop is False
-    assert attack_at(attacker, Knowledge.WHITE_BOX) == attacker
+    assert ran == set(pairs(spec))
+    assert all(any(runs_at(kind(), level) for level in Knowledge) for kind in CLASSES)
 
 
 @pytest.mark.parametrize(

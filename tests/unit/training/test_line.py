@@ -7,17 +7,21 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 
-from fend.bundle import load_bundle
-from fend.datasets import load
+from fend.bundle import Manifest, load_bundle
+from fend.datasets import load, rendered_digits
 from training.adversaries import make_adversaries
+from training.line import run_recipe
 from training.loop import Fit, NothingToCut, fit
-from training.recipe import Optimiser, load_recipe
+from training.recipe import Optimiser, Recipe, RecipeError
+from training.recipe_files import load_recipe, shipped_recipes
+from training.smoke import smoke
 
 FEND = Path(sys.executable).parent / "fend"
 
@@ -115,7 +119,8 @@ def test_a_training_can_be_cut_short_after_its_first_epoch(tmp_path) -> None:
 
 def test_adversaries_are_made_once(tmp_path, undisturbed) -> None:
     bundle = load_bundle(undisturbed / "models" / "mnist-smoke")
-    recipe = load_recipe("mnist").smoke()
+    recipe = smoke(load_recipe("mnist"))
+    assert recipe.adversaries is not None
     images = load("rendered-digits:test", None).subset(slice(0, 600))
     options = {
         "threat": recipe.adversaries.threat,
@@ -133,3 +138,96 @@ def test_adversaries_are_made_once(tmp_path, undisturbed) -> None:
 
     bundle.defence.classifier.forward = must_not_run  # type: ignore[method-assign]
     assert torch.equal(make_adversaries(fgsm, bundle.defence.classifier, images, **options), first)
+
+
+@pytest.fixture(scope="module")
+def few_digits(tmp_path_factory) -> str:
+    """80 drawn digits as a data set."""
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    digits = rendered_digits.load("train", 80)
+    names = list(digits.label_names)
+    np.savez(path, images=digits.images[:, 0], labels=digits.labels, label_names=names)
+    return f"npz:{path}"
+
+
+def _tiny(recipe: str, data: str, *changes: str) -> Recipe:
+    """The smoke version of a recipe on a few dozen images."""
+    small = smoke(load_recipe(recipe, changes=changes))
+    images = {"train": data, "test": data, "limit": 60, "held_out": 20}
+    return small.model_copy(
+        update={
+            "data": small.data.model_copy(update=images),
+            "classifier": small.classifier.model_copy(update={"epochs": 1}),
+        }
+    )
+
+
+def _run(recipe: Recipe, folder: Path, **options) -> Manifest:
+    return run_recipe(
+        recipe,
+        data_dir=None,
+        bundle_dir=folder / "models" / recipe.name,
+        runs_dir=folder / "runs",
+        device=torch.device("cpu"),
+        console=Console(quiet=True),
+        **{"resume": False, **options},
+    )
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [name for name in shipped_recipes() if name != "mnist"],  # tried as a command above
+)
+def test_every_recipe_exports_a_bundle_that_answers(recipe, few_digits, tmp_path) -> None:
+    small = _tiny(recipe, few_digits)
+    manifest = _run(small, tmp_path)
+    bundle = load_bundle(tmp_path / "models" / small.name)
+    spec = manifest.content.input
+    images = torch.rand(3, spec.channels, spec.height_px, spec.width_px)
+    answers = bundle.defence.answer(images)
+    assert answers.logits.shape == (3, 10)
+    assert answers.denoised.shape == images.shape
+    assert Recipe.model_validate(manifest.about["recipe"]) == small
+    card = (tmp_path / "models" / small.name / "README.md").read_text()
+    assert small.summary in card
+    if small.classifier.adversarial is not None:
+        kind = small.classifier.adversarial.kind
+        assert f"adversarial training: {kind}" in card
+        assert manifest.about["classifier_held_out"].keys() >= {"accuracy", "white_box"}
+
+
+def test_recipes_that_share_a_classifier_train_it_once(few_digits, tmp_path) -> None:
+    first = _run(_tiny("mnist-unsecured", few_digits), tmp_path)
+    second = _run(_tiny("mnist-noise-reduction", few_digits), tmp_path)
+    assert first.content.classifier.sha256 == second.content.classifier.sha256
+    assert len(list((tmp_path / "runs" / "classifiers").iterdir())) == 1
+
+
+def test_a_run_of_another_recipe_is_not_resumed(few_digits, tmp_path) -> None:
+    recipe = _tiny("mnist-pixel-mse", few_digits)
+    first = _run(recipe, tmp_path)
+    assert _run(recipe, tmp_path, resume=True).version == first.version
+    assert recipe.loss is not None
+    other = recipe.model_copy(update={"loss": recipe.loss.model_copy(update={"pixel_weight": 2})})
+    with pytest.raises(RecipeError, match=r"different recipe \(loss differ\)"):
+        _run(other, tmp_path, resume=True)
+    _run(other, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "change", "said"),
+    [
+        ("mnist-madry", "classifier.config={channels=3}", "paper-lenet does not take images of"),
+        ("mnist-madry", "classifier.config={classes=7}", r"answers \(7,\) where \(10,\)"),
+        ("mnist-hgd", "denoiser.config={channels=3}", "hgd-unet does not take images of"),
+        ("mnist-unsecured", "denoiser.architecture=residual-unet", "residual-unet learns, so"),
+        ("mnist-hgd", "denoiser.architecture=identity", "identity learns nothing"),
+    ],
+)
+def test_networks_that_do_not_fit_are_named_before_anything_is_trained(
+    few_digits, tmp_path, recipe, change, said
+) -> None:
+    tiny = _tiny(recipe, few_digits, change)
+    with pytest.raises(RecipeError, match=said):
+        _run(tiny, tmp_path)
+    assert not (tmp_path / "runs").exists()

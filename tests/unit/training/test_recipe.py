@@ -1,6 +1,27 @@
+"""Recipes: what is shipped, what may be written, and how one is laid over another."""
+
+from importlib import resources
+
 import pytest
 
-from training.recipe import Recipe, RecipeError, load_recipe, shipped_recipes
+from training.recipe import Recipe, RecipeError
+from training.recipe_files import load_recipe, overlaid, shipped_recipes
+from training.smoke import smoke
+
+DEFENCES = [
+    "unsecured",
+    "madry",
+    "trades",
+    "alp",
+    "hgd",
+    "hgd-feature",
+    "hgd-pixel",
+    "pixel-mse",
+    "feature-loss",
+    "feature-squeezing",
+    "noise-reduction",
+    "feature-denoise",
+]
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -8,23 +29,48 @@ def test_shipped_recipes_are_valid_and_named_after_their_file(name) -> None:
     assert load_recipe(name).name == name
 
 
+@pytest.mark.parametrize("defence", DEFENCES)
+def test_every_defence_has_a_cpu_budget_and_the_same_images(defence) -> None:
+    unsecured = load_recipe("mnist-unsecured", profile="cpu")
+    recipe = load_recipe(f"mnist-{defence}", profile="cpu")
+    assert recipe.profile == "cpu"
+    assert recipe.data == unsecured.data
+    assert recipe.data.limit == 20_000
+    if recipe.classifier.adversarial is None:
+        assert recipe.classifier == unsecured.classifier  # so that it is trained once
+
+
+@pytest.mark.parametrize("profile", ["full", "cpu"])
+@pytest.mark.parametrize("data", ["mnist", "cifar10-grey"])
+def test_the_ablation_differs_in_its_loss_network_alone(data, profile) -> None:
+    paper = load_recipe(f"{data}-feature-loss", profile=profile)
+    ablation = load_recipe(f"{data}-pixel-mse", profile=profile)
+    assert paper.loss is not None
+    changed = paper.loss.model_copy(update={"network": None})
+    own = {"name": ablation.name, "summary": ablation.summary, "loss": changed}
+    assert ablation == paper.model_copy(update=own)
+
+
 def test_the_paper_recipe_is_the_papers() -> None:
-    """Section 4.2, read as research says."""
+    """Section 4.2, read as docs/training.md says."""
     recipe = load_recipe("paper")
     assert (recipe.denoiser.epochs, recipe.denoiser.batch_size) == (100, 128)
     optimiser = recipe.denoiser.optimiser
     assert (optimiser.kind, optimiser.learning_rate, optimiser.weight_decay) == ("adam", 1e-3, 1e-5)
+    assert recipe.adversaries is not None
     assert recipe.adversaries.threat.epsilon == 0.2
     pgd = recipe.adversaries.attacks[1]
+    assert pgd.name == "pgd"
     assert (pgd.steps, pgd.step_size) == (100, 0.1)
-    assert (recipe.loss.network, recipe.loss.scaling) == ("vgg16-imagenet", "elements")
     assert not recipe.adversaries.include_clean
+    loss = recipe.loss
+    assert loss is not None
+    assert (loss.network, loss.taps, loss.scaling) == ("vgg16-imagenet", "text", "elements")
+    assert (loss.distance, loss.feature_weight, loss.pixel_weight) == ("squared", 1, 1)
 
 
-def _edited(tmp_path, old: str, new: str) -> str:
-    from importlib import resources
-
-    text = (resources.files("training") / "recipes" / "paper.toml").read_text()
+def _edited(tmp_path, name: str, old: str, new: str) -> str:
+    text = (resources.files("training") / "recipes" / f"{name}.toml").read_text()
     assert old in text
     path = tmp_path / "edited.toml"
     path.write_text(text.replace(old, new, 1))
@@ -32,29 +78,98 @@ def _edited(tmp_path, old: str, new: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("name", "old", "new", "said"),
     [
-        ("scaling =", "scalling =", "loss.scalling"),
-        ("epochs = 100", "epochs = 0", "denoiser.epochs"),
-        ('network = "vgg16-imagenet"', 'network = "vgg61"', "loss.network"),
-        ("seed = 0", "seed = ", "not TOML"),
-        ("held_out = 5000", "held_out = 5000\nsurprise = 1", "data.surprise"),
-        ("epsilon = 0.2", "epsilon = -1", "adversaries.threat.epsilon"),
-        ("step_size = 0.1", "step = 0.1", "adversaries.attacks.1.pgd.step"),
+        ("mnist-feature-loss", "scaling =", "scalling =", "loss.scalling"),
+        ("mnist-feature-loss", "epochs = 100", "epochs = -1", "denoiser.epochs"),
+        ("mnist-feature-loss", "epochs = 100", "epochs = 0", "adversaries, loss"),
+        ("mnist-feature-loss", '"vgg16-imagenet"', '"vgg61"', "loss.network"),
+        ("mnist-feature-loss", '"text"', '"fire"', "vgg16-imagenet has no 'fire'.*shapes"),
+        ("mnist-feature-loss", "epsilon = 0.2", "epsilon = -1", "adversaries.threat.epsilon"),
+        ("mnist-feature-loss", "step_size = 0.1", "step = 0.1", "adversaries.attacks.1.pgd.step"),
+        ("mnist-unsecured", "seed = 0", "seed = ", "not TOML"),
+        ("mnist-unsecured", "held_out = 5000", "held_out = 5000\nsurprise = 1", "data.surprise"),
+        ("mnist-unsecured", "[classifier]", "[denoiser]\nepochs = 3\n[classifier]", "adversaries"),
+        ("mnist-unsecured", '"sgd"', '"adam"', "momentum is for sgd"),
+        ("mnist-madry", '"madry"', '"trades"', "weight belongs to trades"),
+        ("mnist-madry", 'name = "mnist-madry"', "", "name: Field required"),
+        ("mnist-madry", '"mnist-unsecured"', '"mnist-unsecurd"', "no recipe 'mnist-unsecurd'"),
+        ("mnist-hgd", '"logits"', '"relu3_2"', "classifier has no 'relu3_2'.*features, logits"),
     ],
 )
-def test_an_error_names_the_key(tmp_path, old, new, said) -> None:
+def test_an_error_names_the_key(tmp_path, name, old, new, said) -> None:
     with pytest.raises(RecipeError, match=said):
-        load_recipe(_edited(tmp_path, old, new))
+        load_recipe(_edited(tmp_path, name, old, new))
 
 
-def test_an_unknown_recipe_lists_those_there_are() -> None:
+def test_an_unknown_recipe_or_profile_lists_those_there_are() -> None:
     with pytest.raises(RecipeError, match="mnist-paper"):
         load_recipe("no-such-recipe")
+    with pytest.raises(RecipeError, match="'gpu'; it has: full, cpu"):
+        load_recipe("mnist-madry", profile="gpu")
 
 
-def test_the_smoke_version_needs_no_data() -> None:
-    smoke = load_recipe("mnist").smoke()
-    assert smoke.data.train.startswith("rendered-digits")
-    assert smoke.loss.network is None
-    assert Recipe.model_validate(smoke.model_dump()) == smoke
+def test_a_recipe_extends_a_file_beside_it_but_not_itself(tmp_path) -> None:
+    (tmp_path / "base.toml").write_text('extends = "mnist-madry"\nname = "base"\nsummary = "b"')
+    (tmp_path / "mine.toml").write_text(
+        'extends = "base.toml"\nname = "mine"\nsummary = "m"\n[classifier]\nepochs = 3'
+    )
+    mine, madry = load_recipe(str(tmp_path / "mine.toml")), load_recipe("mnist-madry")
+    assert mine.classifier == madry.classifier.model_copy(update={"epochs": 3})
+    (tmp_path / "loop.toml").write_text('extends = "loop.toml"\nname = "x"\nsummary = "x"')
+    with pytest.raises(RecipeError, match="no other recipe"):
+        load_recipe(str(tmp_path / "loop.toml"))
+
+
+def test_tables_merge_and_what_belongs_to_another_thing_goes() -> None:
+    base = {"a": {"b": 1, "c": [1, 2]}, "net": {"architecture": "x", "config": {"w": 1, "v": 2}}}
+    assert overlaid(base, {"a": {"c": [3]}}) == base | {"a": {"b": 1, "c": [3]}}
+    narrower = overlaid(base, {"net": {"config": {"w": 3}}})
+    assert narrower["net"]["config"] == {"w": 3, "v": 2}
+    other = overlaid(base, {"net": {"architecture": "y"}})
+    assert other["net"] == {"architecture": "y"}
+    sgd = {"optimiser": {"kind": "sgd", "momentum": 0.5}}
+    assert overlaid(sgd, {"optimiser": {"kind": "adam"}}) == {"optimiser": {"kind": "adam"}}
+
+
+def test_changes_are_laid_over_the_profile_and_checked_as_strictly() -> None:
+    changes = [
+        "data.limit=77",
+        "data.train=cifar10-grey:train",
+        'data.test = "cifar10-grey:test"',
+        "loss.network=vgg16-cifar10",
+        "loss.taps=shapes",
+        "name=mine",
+        'denoiser.architecture="residual-unet"',
+        "denoiser.config={width=8}",
+    ]
+    plain = load_recipe("mnist-feature-loss", profile="cpu")
+    recipe = load_recipe("mnist-feature-loss", profile="cpu", changes=changes)
+    assert (recipe.name, recipe.data.limit) == ("mine", 77)
+    assert (recipe.data.train, recipe.data.test) == ("cifar10-grey:train", "cifar10-grey:test")
+    assert recipe.loss is not None
+    assert (recipe.loss.network, recipe.loss.taps) == ("vgg16-cifar10", "shapes")
+    assert recipe.denoiser.config == {"width": 8}
+    assert recipe.denoiser.epochs == plain.denoiser.epochs
+    for change, said in [
+        ("data.limits=1", "data.limits"),
+        ("data.limit=many", "data.limit"),
+        ("seed", "not KEY=VALUE"),
+        ("loss.network=none", "all weights are zero"),
+    ]:
+        with pytest.raises(RecipeError, match=said):
+            load_recipe("mnist-hgd", changes=[change])
+
+
+def test_another_seed_goes_into_the_name() -> None:
+    assert load_recipe("mnist-madry", seed=0).name == "mnist-madry"
+    other = load_recipe("mnist-madry", seed=2)
+    assert (other.name, other.seed) == ("mnist-madry-seed2", 2)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_the_smoke_version_needs_no_data(name) -> None:
+    small = smoke(load_recipe(name))
+    assert small.data.train.startswith("rendered-digits")
+    assert small.loss is None or small.loss.network in (None, "classifier")
+    assert Recipe.model_validate(small.model_dump(mode="json")) == small

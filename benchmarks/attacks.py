@@ -1,0 +1,149 @@
+"""PGD-100 and the four attacks of AutoAttack, ours and the peers', in one run.
+
+    pip install -r benchmarks/attack_peers.txt
+    python -m benchmarks.attacks
+
+Same model, images, epsilon, steps and step size for all, one thread. Every library first finds its
+own fastest batch size on a few images; then the rounds alternate between libraries, and the median
+counts. Accuracy is judged here, on the images that a library returned, and so is their distance.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from torch import Tensor, nn
+
+from benchmarks.attack_peers import (
+    PGD_PEERS,
+    Peer,
+    Problem,
+    fend_standard,
+    torchattacks_standard,
+)
+from benchmarks.places import default_data_dir
+from fend.bundle import load_bundle
+from fend.datasets import load
+from fend.pipeline import frozen
+
+BATCHES = (32, 125, 500)
+TRIAL_IMAGES = 500
+TRIAL_STEPS = 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--unsecured", type=Path, default=Path("models/mnist-paper"))
+    parser.add_argument("--robust", type=Path, default=Path("models/mnist-madry"))
+    parser.add_argument("--dataset", default="mnist:test")
+    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
+    parser.add_argument("--samples", type=int, default=1_000)
+    parser.add_argument("--epsilon", type=float, default=0.2)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--queries", type=int, default=5_000, help="Square's, in `standard`.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=("pgd", "standard"), default=None)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    images = load(options.dataset, options.data_dir)
+    chosen = images.sample(options.samples, seed=0)
+    pixels, labels = images.pixels(chosen), images.labels[chosen]
+    models = {
+        f"unsecured ({options.unsecured.name}'s classifier)": load_classifier(options.unsecured),
+        f"adversarially trained ({options.robust.name})": load_classifier(options.robust),
+    }
+    console = Console()
+    for name, model in models.items():
+        problem = Problem(model, pixels, labels, options.epsilon, options.steps)
+        if options.only != "standard":
+            console.print(pgd_table(name, problem, options.rounds))
+    if options.only != "pgd":
+        console.print(standard_table(name, problem, options.queries))
+
+
+def load_classifier(bundle_dir: Path) -> nn.Module:
+    """The classifier of a bundle, frozen."""
+    return frozen(load_bundle(bundle_dir).defence.classifier)
+
+
+def pgd_table(name: str, problem: Problem, rounds: int) -> Table:
+    """PGD by every library."""
+    batches = {peer.name: _fastest_batch(peer, problem) for peer in PGD_PEERS}
+    times: dict[str, list[float]] = {peer.name: [] for peer in PGD_PEERS}
+    found: dict[str, Tensor] = {}
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=rounds * len(PGD_PEERS))
+        for _ in range(rounds):
+            for peer in PGD_PEERS:
+                torch.manual_seed(0)  # the peers draw their start from the global generator
+                seconds, found[peer.name] = _timed(
+                    lambda peer=peer: _in_batches(peer, problem, batches[peer.name])  # type: ignore[misc]
+                )
+                times[peer.name].append(seconds)
+                bar.advance(task)
+    table = Table(
+        "library", "batch", "time, s", "times ours", "accuracy left", "largest distance",
+        title=f"PGD-{problem.steps} at {problem.epsilon:g}, {len(problem.labels)} images: {name}",
+    )  # fmt: skip
+    ours = statistics.median(times["Fend"])
+    for peer in PGD_PEERS:
+        median = statistics.median(times[peer.name])
+        table.add_row(
+            peer.title, str(batches[peer.name]), f"{median:.1f}", f"{median / ours:.2f}",
+            *_judged(problem, found[peer.name]),
+        )  # fmt: skip
+    return table
+
+
+def standard_table(name: str, problem: Problem, queries: int) -> Table:
+    """APGD-CE, targeted APGD-DLR, FAB-T and Square, each on what the ones before left."""
+    ours_s, ours = _timed(lambda: fend_standard(problem, queries))
+    theirs_s, theirs = _timed(lambda: torchattacks_standard(problem, queries))
+    table = Table(
+        "library", "time, s", "times ours", "accuracy left", "largest distance",
+        title=f"Four attacks, Square-{queries}, {len(problem.labels)} images: {name}",
+    )  # fmt: skip
+    table.add_row("Fend", f"{ours_s:.0f}", "1.00", *_judged(problem, ours))
+    table.add_row(
+        "torchattacks AutoAttack", f"{theirs_s:.0f}", f"{theirs_s / ours_s:.2f}",
+        *_judged(problem, theirs),
+    )  # fmt: skip
+    return table
+
+
+def _fastest_batch(peer: Peer, problem: Problem) -> int:
+    trial = problem.part(0, TRIAL_IMAGES)
+    trial = Problem(trial.model, trial.pixels, trial.labels, trial.epsilon, TRIAL_STEPS)
+    seconds = {
+        batch: min(_timed(lambda: _in_batches(peer, trial, batch))[0] for _ in range(3))  # noqa: B023
+        for batch in BATCHES
+    }
+    return min(seconds, key=seconds.__getitem__)
+
+
+def _in_batches(peer: Peer, problem: Problem, batch: int) -> Tensor:
+    starts = range(0, len(problem.labels), batch)
+    return torch.cat([peer.run(problem.part(start, start + batch)) for start in starts])
+
+
+def _timed(run: Callable[[], Tensor]) -> tuple[float, Tensor]:
+    started = time.perf_counter()
+    adversarial = run()
+    return time.perf_counter() - started, adversarial
+
+
+def _judged(problem: Problem, adversarial: Tensor) -> tuple[str, str]:
+    with torch.inference_mode():
+        right = problem.model(adversarial).argmax(1) == problem.labels
+    distance = float((adversarial - problem.pixels).abs().max())
+    return f"{100 * float(right.double().mean()):.2f} %", f"{distance:.6f}"
+
+
+if __name__ == "__main__":
+    main()

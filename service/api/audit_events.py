@@ -1,0 +1,84 @@
+"""GET …/events: what happens to an audit, as server-sent events, for as long as it goes on.
+
+Nothing waits in memory for a reader: each time that it has taken what there was, the disk is read
+again from where it is. So a slow reader gets the same events as a fast one, only later.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import StreamingResponse
+
+from service.api.problems import problem_docs
+from service.api.waiting import first_of
+from service.runtime.event_log import Event, EventLog
+from service.runtime.jobs import AuditJobs, AuditUnknown
+from service.runtime.lifecycle import Lifecycle
+
+MEDIA_TYPE = "text/event-stream"
+HEARTBEAT_S = 15.0
+RETRY_MS = 2000
+"""How long a browser waits before it connects again."""
+
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""Proxies must pass each event on at once."""
+
+router = APIRouter(prefix="/v1/admin/audits", tags=["audits"], responses=problem_docs(401, 404))
+
+
+@router.get(
+    "/{audit_id}/events",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "`state`, then `progress` and `partial` for each finished shard, then "
+            "`end`. Ids count from 1 and stay the same over a restart of the service.",
+            "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+        },
+        204: {"description": "The audit has ended, and its end was told already."},
+    },
+)
+async def audit_events(
+    request: Request,
+    audit_id: str,
+    last_event_id: Annotated[
+        str, Header(description="The id of the last event that was received; later ones follow.")
+    ] = "",
+) -> Response:
+    """Follow an audit live, from its beginning or from `Last-Event-ID`."""
+    jobs: AuditJobs = request.app.state.audits
+    record = await jobs.get(audit_id)
+    after = int(last_event_id) if last_event_id.isdecimal() and len(last_event_id) < 16 else 0
+    if record.state.ended:
+        shards = await jobs.shards(audit_id, 0)
+        if not list(EventLog(record.total, after).advance(record, shards, None)):
+            return Response(status_code=204)  # tells a browser to stop asking
+    events = _stream(jobs, request.app.state.lifecycle, audit_id, EventLog(record.total, after))
+    return StreamingResponse(events, media_type=MEDIA_TYPE, headers=HEADERS)
+
+
+async def _stream(
+    jobs: AuditJobs, lifecycle: Lifecycle, audit_id: str, log: EventLog
+) -> AsyncIterator[str]:
+    yield f"retry: {RETRY_MS}\n\n"
+    while True:
+        seen = jobs.changes.count
+        try:
+            record = await jobs.get(audit_id)
+        except AuditUnknown:  # retention has deleted it meanwhile
+            return
+        shards = await jobs.shards(audit_id, log.shards)
+        for event in log.advance(record, shards, jobs.eta_s(record)):
+            yield _text(event)
+        if record.state.ended:
+            return
+        if lifecycle.draining:
+            yield ": the service stops; connect again for what follows\n\n"
+            return
+        if not await first_of(HEARTBEAT_S, jobs.changes.after(seen), lifecycle.wait_draining()):
+            yield ": still here\n\n"
+
+
+def _text(event: Event) -> str:
+    return f"id: {event.id}\nevent: {event.name}\ndata: {event.data.model_dump_json()}\n\n"

@@ -1,0 +1,279 @@
+"""Runs the accepted audits, one at a time, each to its end, whatever dies in between."""
+
+import asyncio
+import functools
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import ClassVar, TypeVar
+
+import structlog
+
+from fend.audit import ROWS, Report, Source, build_report
+from fend.errors import FendError
+from service.runtime.audit_messages import AuditInputsChanged, ShardDone, Task
+from service.runtime.audit_record import AuditRecord, AuditState
+from service.runtime.audit_store import AuditStore
+from service.runtime.audit_tally import Tally
+from service.runtime.changes import Changes
+from service.runtime.engine import pick_device
+from service.runtime.executor import execute
+from service.runtime.metrics import Metrics
+from service.runtime.repository import Repository
+from service.runtime.retention import apply_retention
+from service.runtime.served_check import ServiceSilent, pictures_to_send, served_rows
+from service.runtime.uploaded_set import PREFIX
+from service.runtime.uploaded_sets import UploadedSets
+from service.settings import Settings
+
+RETRY_DELAY_S = 5.0
+"""After the disk refused a write."""
+
+_T = TypeVar("_T")
+
+
+class AuditCrashed(FendError):
+    """A bug in Fend ended the audit."""
+
+    code: ClassVar[str] = "audit_crashed"
+
+
+@dataclass
+class _Run:
+    """The audit that runs now."""
+
+    audit_id: str
+    task: asyncio.Task[None]
+    started_s: float
+    done_before: int
+
+
+class AuditRunner:
+    """Works off the queue in the store. `start` and `stop` it around its use."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        repository: Repository,
+        uploads: UploadedSets,
+        store: AuditStore,
+        metrics: Metrics,
+        changes: Changes,
+        base_url: str | None,
+    ) -> None:
+        self._settings = settings
+        self._repository = repository
+        self._uploads = uploads
+        self._store = store
+        self._metrics = metrics
+        self._changes = changes
+        self._base_url = base_url
+        self._wake = asyncio.Event()
+        self._running: _Run | None = None
+
+    def start(self) -> None:
+        """Go on with whatever was accepted before."""
+        self._runner = asyncio.create_task(self._run_forever(), name="audits")
+
+    async def stop(self) -> None:
+        """Stop the worker; the audit goes on from its last finished shard at the next start."""
+        self._runner.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._runner
+
+    def wake(self) -> None:
+        """There is an audit in the queue."""
+        self._wake.set()
+
+    async def cancel(self, audit_id: str) -> None:
+        """End an audit, and its worker at once, unless it has ended."""
+        await self._end(audit_id, AuditState.CANCELLED)
+
+    def eta_s(self, record: AuditRecord) -> float | None:
+        """How long a running audit still takes at its pace so far; None while that is unknown."""
+        run = self._running
+        if run is None or run.audit_id != record.id or record.done <= run.done_before:
+            return None
+        pace_s = (time.monotonic() - run.started_s) / (record.done - run.done_before)
+        return round(pace_s * (record.total - record.done), 1)
+
+    def publish(self, report: Report) -> None:
+        """Show the accuracy of a model's last audit to Prometheus."""
+        for knowledge, share in report.worst_case_by_knowledge.items():
+            labels = (
+                report.identity.model,
+                report.identity.dataset,
+                knowledge,
+                f"{report.threat.epsilon:g}",
+            )
+            self._metrics.robust_accuracy.labels(*labels).set(share.accuracy)
+            self._metrics.robust_accuracy_bound.labels(*labels, "low").set(share.low)
+            self._metrics.robust_accuracy_bound.labels(*labels, "high").set(share.high)
+
+    async def _run_forever(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                record = await self._in_thread(self._store.next_pending)
+                if record is None:
+                    await self._wake.wait()
+                else:
+                    await self._run_next(record)
+            except sqlite3.Error as error:
+                structlog.get_logger().error("audits wait for the disk", reason=str(error))
+                await asyncio.sleep(RETRY_DELAY_S)
+
+    async def _run_next(self, record: AuditRecord) -> None:
+        """Run one audit until it ends, or until `cancel` or `stop` cancels its task."""
+        task = asyncio.create_task(self._run(record), name=f"audit {record.id}")
+        self._running = _Run(record.id, task, time.monotonic(), record.done)
+        try:
+            await asyncio.wait([task])
+        finally:
+            self._running = None
+            task.cancel()
+            await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
+    async def _run(self, record: AuditRecord) -> None:
+        if not await self._in_thread(self._store.start, record.id, datetime.now(UTC)):
+            return  # cancelled a moment ago
+        await self._changes.announce()
+        log = structlog.get_logger().bind(audit=record.id, model=record.spec.model)
+        log.info("audit runs", done=record.done, total=record.total)
+        if record.state is AuditState.QUEUED:
+            self._metrics.audits.labels(AuditState.RUNNING).inc()
+        try:
+            await self._execute(record)
+            await self._compare_with_served(record)
+            report = await self._in_thread(self.build, record)
+        except FendError as error:
+            log.error("audit failed", code=error.code, reason=str(error))
+            await self._end(record.id, AuditState.FAILED, error=error)
+        except sqlite3.Error:
+            raise  # the disk's trouble, not the audit's: tried again later
+        except Exception:
+            # A bug. It must not stop the audits behind this one, nor make this one run for ever.
+            log.exception("audit crashed")
+            crash = AuditCrashed("an unexpected error ended this audit; the service's log has it")
+            await self._end(record.id, AuditState.FAILED, error=crash)
+        else:
+            log.info("audit succeeded", worst_case=report.worst_case.accuracy)
+            if await self._end(record.id, AuditState.SUCCEEDED, result=report):
+                self.publish(report)
+
+    async def _execute(self, record: AuditRecord) -> None:
+        async def on_source(source: Source) -> None:
+            before = await self._in_thread(self._store.source, record.id)
+            if before is None:
+                await self._in_thread(self._store.set_source, record.id, source)
+            elif before != source:
+                raise AuditInputsChanged(
+                    "the audit was interrupted and cannot go on with another "
+                    f"{_difference(before, source)}; start it again"
+                )
+
+        async def on_shard(shard: ShardDone) -> None:
+            await self._in_thread(
+                self._store.add_shard,
+                record.id, shard.number, shard.images, shard.tally, shard.rows,
+            )  # fmt: skip
+            self._metrics.audit_shards.inc()
+            await self._changes.announce()
+
+        async def on_death() -> None:
+            await self._in_thread(self._store.add_worker_death, record.id)
+            self._metrics.audit_worker_deaths.inc()
+
+        settings, spec = self._settings, record.spec
+        task = Task(
+            spec=spec,
+            model_version=record.model_version,
+            bundle_dir=self._repository.get(spec.model).folder,
+            models_dir=settings.models_dir,
+            surrogates_dir=settings.state_dir / "surrogates",
+            data_dir=settings.data_dir,
+            uploaded=(
+                self._uploads.folder_of(spec.dataset) if spec.dataset.startswith(PREFIX) else None
+            ),
+            device=str(pick_device(settings.device)),
+            priority=settings.worker_priority,
+            first_shard=await self._in_thread(self._store.finished_shards, record.id),
+        )
+        await execute(task, on_source, on_shard, on_death)
+
+    async def _compare_with_served(self, record: AuditRecord) -> None:
+        """One more unit of work: the answers of this very service, kept as one more shard.
+
+        Whether it is done shows in the rows, so it is done once, whatever dies when.
+        """
+        if self._base_url is None:
+            return
+        pictures = await self._in_thread(
+            lambda: pictures_to_send(record.spec, self._store.rows(record.id))
+        )
+        if not pictures:
+            return
+        stop = threading.Event()
+        try:
+            rows = await self._in_thread(
+                served_rows, self._base_url, record.spec, record.model_version, pictures, stop
+            )
+        except ServiceSilent as error:
+            structlog.get_logger().warning(
+                "audit goes without served answers", audit=record.id, reason=str(error)
+            )
+            return
+        finally:
+            stop.set()
+        number = await self._in_thread(self._store.finished_shards, record.id)
+        text = ROWS.dump_json(rows).decode()
+        await self._in_thread(self._store.add_shard, record.id, number, 0, Tally(), text)
+
+    def build(self, record: AuditRecord) -> Report:
+        """The report of the shards so far; blocks for the disk and the processor."""
+        source = self._store.source(record.id)
+        assert source is not None, "a worker names its source before it sends a shard"
+        rows = (row for shard in self._store.rows(record.id) for row in shard)
+        return build_report(record.spec, source, rows)
+
+    async def _end(
+        self,
+        audit_id: str,
+        state: AuditState,
+        *,
+        error: FendError | None = None,
+        result: Report | None = None,
+    ) -> bool:
+        now = datetime.now(UTC)
+        write = functools.partial(self._store.end, error=error, result=result)
+        if not await self._in_thread(write, audit_id, state, now):
+            return False
+        run = self._running
+        if state is AuditState.CANCELLED and run is not None and run.audit_id == audit_id:
+            run.task.cancel()
+        structlog.get_logger().info("audit ended", audit=audit_id, state=state)
+        self._metrics.audits.labels(state).inc()
+        record = await self._in_thread(self._store.get, audit_id)
+        if record is not None and record.started_at is not None:
+            duration_s = (now - record.started_at).total_seconds()
+            self._metrics.audit_duration.labels(state).observe(duration_s)
+        await self._changes.announce()
+        await self._in_thread(apply_retention, self._store, self._settings, now)
+        return True
+
+    async def _in_thread(self, function: Callable[..., _T], *arguments: object) -> _T:
+        return await asyncio.to_thread(function, *arguments)
+
+
+def _difference(before: Source, now: Source) -> str:
+    return "; ".join(
+        f"{name} ({getattr(before, name)} before, {getattr(now, name)} now)"
+        for name in Source.model_fields
+        if getattr(before, name) != getattr(now, name)
+    )

@@ -1,0 +1,119 @@
+"""What a worker process does with an uploaded file: unpack it, read it, keep it decoded.
+
+In a process of its own, because the file is a stranger's and may take all the memory it can.
+"""
+
+import errno
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, Field, TypeAdapter
+
+from fend.datasets import ImageSet, InvalidDatasetError, folder, npz
+from fend.errors import FendError
+from fend.images import DecodeLimits, InputSpec
+from service.runtime.archive import is_npz, open_archive, unpack
+from service.runtime.uploaded_set import SetSummary, UploadedSet
+
+FILE = "upload"
+_UNPACKED = "unpacked"
+_KEPT = "kept"
+
+
+class DatasetStorageFull(FendError):
+    """There is no room for another uploaded data set."""
+
+    code: ClassVar[str] = "dataset_storage_full"
+
+
+class UploadTask(BaseModel, frozen=True):
+    """What a worker needs to know."""
+
+    folder: Path
+    """Holds the file `upload`, and is the worker's to use."""
+    input_spec: InputSpec | None
+    """What the pictures of class folders are brought to; None: they keep their size."""
+    labels: tuple[str, ...] | None
+    """What the classes are counted by; None: the set's own."""
+    max_files: int
+    max_bytes: int
+    """Unpacked, and decoded."""
+    max_file_bytes: int
+    max_file_pixels: int
+    now: datetime
+
+
+class Kept(BaseModel, frozen=True):
+    """The set is in the folder `kept` of the task's folder."""
+
+    kind: Literal["kept"] = "kept"
+    summary: SetSummary
+
+
+class Refused(BaseModel, frozen=True):
+    """The file is no data set."""
+
+    kind: Literal["refused"] = "refused"
+    code: str
+    message: str
+
+
+UPLOAD_RESULT: TypeAdapter[Kept | Refused] = TypeAdapter(
+    Annotated[Kept | Refused, Field(discriminator="kind")]
+)
+
+
+def kept_folder(task: UploadTask) -> Path:
+    """Where the worker leaves the set."""
+    return task.folder / _KEPT
+
+
+def run(text: str, send_line: Callable[[bytes], None]) -> None:
+    """Carry out an `UploadTask`, given as JSON; says how it ended."""
+    torch.set_num_threads(1)
+    task = UploadTask.model_validate_json(text)
+    try:
+        result: Kept | Refused = Kept(summary=_work(task))
+    except FendError as error:
+        result = Refused(code=error.code, message=_public(str(error), task.folder))
+    send_line(UPLOAD_RESULT.dump_json(result))
+
+
+def _work(task: UploadTask) -> SetSummary:
+    try:
+        image_set = _read(task)
+        if len(image_set) > task.max_files:
+            raise InvalidDatasetError(
+                f"the upload holds {len(image_set)} images, at most {task.max_files} are accepted"
+            )
+        if task.labels is not None:
+            image_set = image_set.relabelled(task.labels)
+        kept_folder(task).mkdir()
+        return UploadedSet.write(kept_folder(task), image_set, task.now).summary
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DatasetStorageFull("the service's disk is full") from error
+
+
+def _read(task: UploadTask) -> ImageSet:
+    file, unpacked = task.folder / FILE, task.folder / _UNPACKED
+    with open_archive(file, task.max_files) as archive:
+        arrays = is_npz(archive)
+        if not arrays:
+            unpacked.mkdir()
+            unpack(archive, unpacked, max_files=task.max_files, max_bytes=task.max_bytes)
+    if arrays:
+        return npz.load(file, max_array_bytes=task.max_bytes)
+    limits = DecodeLimits(task.max_file_bytes, task.max_file_pixels)
+    return folder.load(unpacked, task.input_spec, limits, max_total_bytes=task.max_bytes)
+
+
+def _public(message: str, private: Path) -> str:
+    """Messages of the readers name files of ours; the uploader knows them by shorter names."""
+    return message.replace(f"{private / _UNPACKED}/", "").replace(
+        str(private / _UNPACKED), "the upload"
+    ).replace(str(private / FILE), "the upload")  # fmt: skip

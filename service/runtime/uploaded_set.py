@@ -1,0 +1,109 @@
+"""One uploaded data set on disk: a folder with `images.npz`, decoded and checked, and a summary."""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from pydantic import BaseModel
+
+from fend.datasets import CorruptDatasetError, DatasetError, ImageSet, load
+
+PREFIX = "upload:"
+ID_DIGITS = 16
+_IMAGES = "images.npz"
+_SUMMARY = "summary.json"
+
+
+class UploadUnknown(DatasetError):
+    """No uploaded data set has this id."""
+
+    code: ClassVar[str] = "upload_unknown"
+
+
+class SetSummary(BaseModel, frozen=True, extra="forbid"):
+    """What there is to know of an uploaded data set."""
+
+    id: str
+    """The beginning of `digest`: the same images and labels have the same id."""
+    digest: str
+    images: int
+    channels: int
+    height_px: int
+    width_px: int
+    images_by_label: dict[str, int]
+    """In the order of the labels."""
+    bytes: int
+    """On disk."""
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class UploadedSet:
+    """A set that is complete on disk."""
+
+    folder: Path
+    summary: SetSummary
+
+    @classmethod
+    def read(cls, folder: Path) -> "UploadedSet":
+        """The set in `folder`; raises UploadUnknown."""
+        try:
+            text = (folder / _SUMMARY).read_bytes()
+        except OSError as error:
+            raise UploadUnknown(
+                f"there is no uploaded data set {folder.name}; GET /v1/admin/datasets lists them"
+            ) from error
+        return cls(folder, SetSummary.model_validate_json(text))
+
+    @classmethod
+    def write(cls, folder: Path, image_set: ImageSet, now: datetime) -> "UploadedSet":
+        """Keep `image_set` in `folder`, which is empty; it is on disk when this returns."""
+        with (folder / _IMAGES).open("xb") as file:
+            np.savez(
+                file,
+                images=image_set.images.numpy(),
+                labels=image_set.labels.numpy(),
+                label_names=np.array(image_set.label_names),
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        count, channels, height_px, width_px = image_set.images.shape
+        by_label = np.bincount(image_set.labels.numpy(), minlength=len(image_set.label_names))
+        summary = SetSummary(
+            id=image_set.digest.removeprefix("sha256:")[:ID_DIGITS],
+            digest=image_set.digest,
+            images=count,
+            channels=channels,
+            height_px=height_px,
+            width_px=width_px,
+            images_by_label=dict(zip(image_set.label_names, by_label.tolist(), strict=True)),
+            bytes=(folder / _IMAGES).stat().st_size,
+            created_at=now,
+        )
+        with (folder / _SUMMARY).open("xb") as file:
+            file.write(summary.model_dump_json().encode())
+            file.flush()
+            os.fsync(file.fileno())
+        return cls(folder, summary)
+
+    @property
+    def spec(self) -> str:
+        """How the library reads it."""
+        return f"npz:{self.folder / _IMAGES}"
+
+    def load(self) -> ImageSet:
+        """The images; raises DatasetError."""
+        return self.checked(load(self.spec, None))
+
+    def checked(self, image_set: ImageSet) -> ImageSet:
+        """What was read from `spec`, under its public name; raises CorruptDatasetError."""
+        if image_set.digest != self.summary.digest:
+            raise CorruptDatasetError(
+                f"the file of the uploaded data set {self.summary.id} has changed on disk; delete "
+                "the set and upload it again"
+            )
+        return dataclasses.replace(image_set, name=PREFIX + self.summary.id)

@@ -1,0 +1,65 @@
+"""`python -m service.runtime.worker_main JOB PRIORITY TASK`: a process that works beside serving.
+
+At priority `low` it steps behind everything else on the machine. It ends with its parent, and
+writes what it has to say to standard output, one JSON object a line. It keeps nothing: its parent
+does.
+"""
+
+import os
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+NICENESS = 19
+
+
+def main() -> None:
+    """The whole life of a worker."""
+    job, priority, task = sys.argv[1:]
+    if priority == "low":
+        _step_back()
+    # The service must outlive a worker that needs too much memory.
+    _write("/proc/self/oom_score_adj", "1000")
+    threading.Thread(target=_end_with_parent, args=(sys.stdin.fileno(),), daemon=True).start()
+    # What libraries print must not end up between the messages.
+    messages = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def send(message: bytes) -> None:
+        messages.write(message + b"\n")
+        messages.flush()
+
+    # Imported late: loading torch takes seconds of processor time, which serving may want.
+    if job == "audit":
+        from service.runtime.audit_work import run
+    else:
+        from service.runtime.upload_work import run
+    run(task, send)
+
+
+def _step_back() -> None:
+    """Take processor time that nobody else wants. Needs no privilege."""
+    os.nice(NICENESS)
+    if sys.platform == "linux":
+        with suppress(OSError):  # a sandbox may forbid it; being nice is all we can do then
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        # Many kernels share out time between sessions first, whatever their processes' rank.
+        if os.getsid(0) == os.getpid():  # it is ours alone
+            _write("/proc/self/autogroup", str(NICENESS))
+
+
+def _write(path: str, text: str) -> None:
+    with suppress(OSError):  # not on every system
+        Path(path).write_text(text)
+
+
+def _end_with_parent(parent: int) -> None:
+    """Standard input, which the parent keeps open and never writes to, closes when it ends."""
+    while os.read(parent, 1):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The attacker's own model, made from nothing but a bundle."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from fend.bundle import SuspicionRule, load_bundle, read_manifest, save_bundle
+from fend.datasets import MissingDatasetError
+from fend.images import InputSpec
+from fend.models import build
+from training import surrogate
+from training.line import run_recipe
+from training.recipe_files import load_recipe
+from training.smoke import smoke
+from training.surrogate import SurrogateImpossible, surrogate_recipe, train_surrogate
+
+SHIPPED = Path(__file__).parents[3] / "models"
+
+
+@pytest.fixture(scope="module")
+def defence(tmp_path_factory) -> Path:
+    """A bundle by `mnist-pixel-mse`, from a few images."""
+    folder = tmp_path_factory.mktemp("defence")
+    recipe = smoke(load_recipe("mnist-pixel-mse"))
+    data = recipe.data.model_copy(update={"limit": 100, "held_out": 20})
+    run_recipe(
+        recipe.model_copy(update={"data": data}),
+        data_dir=None,
+        bundle_dir=folder / "defence",
+        runs_dir=folder / "runs",
+        resume=False,
+        device=torch.device("cpu"),
+        console=Console(quiet=True),
+    )
+    return folder / "defence"
+
+
+def _rewritten(bundle: Path, place: Path, about: dict) -> Path:
+    """The bundle with something else said about it."""
+    place.mkdir()
+    for file in bundle.iterdir():
+        (place / file.name).write_bytes(file.read_bytes())
+    manifest = json.loads((place / "manifest.json").read_text())
+    manifest["about"] = about
+    (place / "manifest.json").write_text(json.dumps(manifest))
+    return place
+
+
+def test_a_surrogate_is_another_model_for_the_same_images(defence, tmp_path) -> None:
+    out = tmp_path / "made" / "surrogate"
+    train_surrogate(defence, out, data_dir=None, seed=1_000_000)
+    theirs, ours = read_manifest(out), read_manifest(defence)
+    assert theirs.about["surrogate_of"] == ours.version
+    assert theirs.content.input == ours.content.input
+    assert theirs.content.labels == ours.content.labels
+    for role in ("denoiser", "classifier"):
+        mine, other = getattr(ours.content, role), getattr(theirs.content, role)
+        assert mine.architecture == other.architecture
+        assert mine.sha256 != other.sha256
+    assert load_bundle(out).defence(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+    assert [path.name for path in out.parent.iterdir()] == ["surrogate"]  # nothing left over
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist-paper"])
+def test_the_shipped_bundles_say_enough_for_a_surrogate_on_a_small_budget(name) -> None:
+    manifest = read_manifest(SHIPPED / name)
+    recipe = surrogate_recipe(manifest, 5)
+    assert recipe.seed == 5
+    assert recipe.data.limit == surrogate.IMAGES
+    assert recipe.classifier.epochs <= surrogate.CLASSIFIER_EPOCHS
+    assert recipe.denoiser.epochs <= surrogate.DENOISER_EPOCHS
+    assert recipe.denoiser.architecture == manifest.content.denoiser.architecture
+
+
+def test_a_classifier_taken_from_a_bundle_is_trained_anew(defence, tmp_path) -> None:
+    about = dict(read_manifest(defence).about)
+    recipe = dict(about["recipe"])
+    recipe["classifier"] = {"from_bundle": "somewhere/else", "architecture": "resnet-18"}
+    place = _rewritten(defence, tmp_path / "copy", about | {"recipe": recipe})
+    classifier = surrogate_recipe(read_manifest(place), 5).classifier
+    assert classifier.from_bundle is None
+    assert classifier.architecture == "paper-lenet"
+
+
+def test_what_is_missing_is_named(defence, tmp_path) -> None:
+    about = dict(read_manifest(defence).about)
+    out = tmp_path / "out"
+    for number, (changed, said) in enumerate(
+        [
+            ({}, "does not say by which recipe"),
+            ({"recipe": {**about["recipe"], "loss": {"network": "vgg61"}}}, "loss.network"),
+        ]
+    ):
+        place = _rewritten(defence, tmp_path / str(number), changed)
+        with pytest.raises(SurrogateImpossible, match=said):
+            train_surrogate(place, out, data_dir=None, seed=1)
+    data = {**about["recipe"]["data"], "train": "mnist:train", "test": "mnist:test"}
+    place = _rewritten(defence, tmp_path / "mnist", {"recipe": {**about["recipe"], "data": data}})
+    with pytest.raises(MissingDatasetError, match="FEND_DATA_DIR"):
+        train_surrogate(place, out, data_dir=None, seed=1)
+    assert not out.exists()
+
+
+def test_a_bundle_that_training_did_not_make_has_no_recipe(tmp_path) -> None:
+    save_bundle(
+        tmp_path / "own",
+        name="own",
+        input_spec=InputSpec(channels=1, height_px=28, width_px=28),
+        labels=list("0123456789"),
+        denoiser=("identity", {}, build("identity", {})),
+        classifier=("paper-lenet", {}, build("paper-lenet", {})),
+        suspicion=SuspicionRule(threshold=0.3, false_positive_rate=0.01),
+        about={"trained_on": "my images"},
+        card="# own\n",
+    )
+    with pytest.raises(SurrogateImpossible, match="own does not say by which recipe"):
+        surrogate_recipe(read_manifest(tmp_path / "own"), 1)

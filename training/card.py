@@ -1,0 +1,152 @@
+"""The model card: a bundle's README, from what its manifest says about it."""
+
+from typing import Any
+
+from fend.attacks import AttackSpec
+from fend.threat import ThreatModel
+from training.recipe import AdversarialSection, LossSection, Recipe
+
+
+def model_card(name: str, about: dict[str, Any]) -> str:
+    """Markdown; `about` is the manifest's, of a bundle that training made."""
+    recipe, data = Recipe.model_validate(about["recipe"]), about["data"]
+    lines = [
+        f"# {name}",
+        "",
+        about["summary"],
+        "",
+        f"- Denoiser: {_denoiser(recipe, about)}.",
+        f"- Classifier: {_classifier(recipe, about)}.",
+        *_loss(recipe),
+        f"- Trained on {data['train']['images']:,} images of {data['train']['name']}"
+        f"{_shown(recipe)}; {data['held_out']['images']:,} more held out for selection.",
+        f"- {_profile(recipe)}Seed {recipe.seed}; Fend {about['made_with']['fend']}, "
+        f"torch {about['made_with']['torch']}.",
+        *([f"- A surrogate of {about['surrogate_of']}."] if "surrogate_of" in about else []),
+        "",
+        "## Held-out accuracy",
+        "",
+        *_held_out(recipe, about),
+        *_measured(about),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _denoiser(recipe: Recipe, about: dict[str, Any]) -> str:
+    architecture = recipe.denoiser.architecture
+    if architecture == "identity":
+        return "none, images go to the classifier as they come"
+    if not recipe.denoiser.epochs:
+        return f"`{architecture}`, which learns nothing"
+    planned, finished = about["epochs"]["planned"], about["epochs"]["finished"]
+    epochs = f"{planned} epochs"
+    if finished != planned:
+        epochs = f"cut short after {finished} of {epochs}"
+    return f"`{architecture}`, {about['parameters']['denoiser']:,} parameters, {epochs}"
+
+
+def _classifier(recipe: Recipe, about: dict[str, Any]) -> str:
+    section = recipe.classifier
+    size = f"{about['parameters']['classifier']:,} parameters"
+    if section.from_bundle is not None or section.adversarial is None:
+        return size
+    return (
+        f"`{section.architecture}`, {size}, {section.epochs} epochs of adversarial training: "
+        f"{_adversarial(section.adversarial)}"
+    )
+
+
+def _adversarial(section: AdversarialSection) -> str:
+    weight = "" if section.weight is None else f", weight {section.weight:g}"
+    return f"{section.kind}{weight}, {section.steps} steps, {_threat(section.threat)}"
+
+
+def _loss(recipe: Recipe) -> list[str]:
+    loss = recipe.loss
+    if loss is None:
+        return []
+    task = ""
+    if loss.task_weight:
+        task = (
+            f"; plus {loss.task_weight:g} times the frozen classifier's cross-entropy "
+            "(not in the paper)"
+        )
+    return [f"- Loss: {_compared(loss)}{task}."]
+
+
+def _compared(loss: LossSection) -> str:
+    taps = loss.taps if isinstance(loss.taps, str) else ", ".join(loss.taps)
+    distance = "" if loss.distance == "squared" else f"mean {loss.distance} difference of "
+    if loss.network is None or not loss.feature_weight:
+        return f"{distance or 'mean squared difference of '}pixels alone"
+    if loss.network == "classifier":
+        pixels = " and pixels" if loss.pixel_weight else ""
+        how = distance or "mean squared difference of "
+        return f"{how}the protected classifier's {taps}{pixels}, as in HGD"
+    return (
+        f"equation 4 with the loss network `{loss.network}`, taps `{taps}`, "
+        f"scaling `{loss.scaling}`" + (f", {loss.distance} differences" if distance else "")
+    )
+
+
+def _shown(recipe: Recipe) -> str:
+    section = recipe.adversaries
+    if section is None:
+        return ""
+    attacks = ", ".join(_attack(attack) for attack in section.attacks)
+    clean = " and clean images" if section.include_clean else ""
+    online = ""
+    if recipe.online:
+        share = f"{100 * recipe.online.share:.0f} %"
+        made = _attack(recipe.online.attack)
+        online = f"; {share} of each batch by {made} through the denoiser as it learns"
+    return f", as {attacks} ({_threat(section.threat)}){clean}{online}"
+
+
+def _profile(recipe: Recipe) -> str:
+    return "" if recipe.profile == "full" else f"Profile `{recipe.profile}`. "
+
+
+def _held_out(recipe: Recipe, about: dict[str, Any]) -> list[str]:
+    explained = []
+    if recipe.adversaries is not None:
+        explained.append("Attacks on the bare classifier (grey-box)")
+    if "white_box" in about["held_out"]:
+        explained.append("`white_box` is PGD-10 through everything, 500 images")
+    rows = dict(about["held_out"])
+    alone = dict(about.get("classifier_held_out", {}))
+    if "white_box" in alone:
+        explained.append("the classifier's `white_box` is PGD-10 on it alone, 500 images")
+        rows["classifier alone, clean"] = alone["accuracy"]
+        rows["classifier alone, white_box"] = alone["white_box"]
+    return [
+        *(["; ".join(explained) + ".", ""] if explained else []),
+        "| shown | accuracy |",
+        "|---|---|",
+        *(f"| {key} | {value:.4f} |" for key, value in rows.items() if key != "score"),
+    ]
+
+
+def _measured(about: dict[str, Any]) -> list[str]:
+    if "measured" not in about:
+        return []
+    measured = about["measured"]
+    return [
+        "",
+        f"## Measured on {measured['images']:,} images of {measured['dataset']}, "
+        f"epsilon {measured['epsilon']}",
+        "",
+        "| attack | accuracy |",
+        "|---|---|",
+        *(f"| {key} | {value:.4f} |" for key, value in measured["accuracy"].items()),
+        "",
+        measured["verdict"],
+    ]
+
+
+def _threat(threat: ThreatModel) -> str:
+    return f"{threat.norm}, epsilon {threat.epsilon:g}"
+
+
+def _attack(attack: AttackSpec) -> str:
+    return f"PGD-{attack.steps}" if attack.name == "pgd" else attack.name.upper()
