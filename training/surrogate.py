@@ -2,7 +2,7 @@
 
 An attacker without the weights trains one in the hope that what fools it fools the model, too. Ours
 gets at most 6,000 images of the same data set, 8 epochs of the classifier and 6 of the denoiser,
-and short attacks, with Adam: about three minutes on one core for the shipped `mnist`.
+and short attacks, with Adam: two and a half minutes on one core for the shipped `mnist`.
 """
 
 import tempfile

@@ -49,7 +49,7 @@ class FAB(BaseModel, frozen=True, extra="forbid"):
         """The smallest perturbation found for each image, though it be larger than epsilon."""
         found = Smallest.of_clean(problem)
         wrong = likeliest_wrong(problem)
-        runs = [wrong] if self.targets is None else wrong[:, : self.targets].split(1, dim=1)
+        runs = [wrong] if self.targets is None else torch.split(wrong[:, : self.targets], 1, dim=1)
         for number, classes in enumerate(runs):
             for restart in range(self.restarts):
                 rows = found.open_rows(self.early_stop)

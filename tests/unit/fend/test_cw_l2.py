@@ -36,7 +36,7 @@ def test_a_linear_model_is_attacked_to_its_optimum_at_any_scale(scale) -> None:
 
 def test_perturbations_are_smaller_than_deepfools(digit_classifier, digit_batch) -> None:
     pixels, labels = (part[:8] for part in digit_batch)
-    attacker = CWL2(steps=60, searches=5, initial_c=0.3, step_size=0.05, early_stop=False)
+    attacker = CWL2(steps=100, searches=7, initial_c=0.3, step_size=0.2, early_stop=False)
     by_cw = attack(attacker, digit_classifier, pixels, labels, WIDE)
     by_deepfool = attack(DeepFool(), digit_classifier, pixels, labels, WIDE)
     assert bool(by_cw.fooled.all())

@@ -78,7 +78,7 @@ def test_leaving_early_costs_no_success(attacker, norm, digit_classifier, digit_
     early = attack(attacker, digit_classifier, pixels, labels, threat)
     full = attack(early_stop_off(attacker), digit_classifier, pixels, labels, threat)
     assert torch.equal(early.fooled, full.fooled)
-    assert int(early.fooled.sum()) >= 6
+    assert int(early.fooled.sum()) >= 4
     assert early.forward_passes <= full.forward_passes
     assert float(full.distance.sum()) <= float(early.distance.sum())
 
