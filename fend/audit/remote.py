@@ -161,6 +161,8 @@ class RemoteService:
             problem = json.loads(text)
             code, detail = str(problem["code"]), str(problem["detail"])
         except (ValueError, TypeError, KeyError):
+            code = detail = ""
+        if code in ("", "not_found"):  # no service of ours, or a path that none of its routes has
             return ServiceUnreachable(
                 f"{self.url} answers {status}, and not as a Fend service does; check the URL"
             )

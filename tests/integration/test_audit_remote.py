@@ -1,4 +1,4 @@
-"""`fend audit MODEL --url`: what the service found, on this terminal, over restarts; clear errors."""
+"""`fend audit MODEL --url`: what a service found, here, over restarts of it; clear errors."""
 
 import json
 import os
@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
+from fend.audit.remote import AuditEndedElsewhere, RemoteService
+from fend.audit.remote_cli import run_at
+from fend.errors import FendError
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
 SPEC = {
     "dataset": "rendered-digits", "samples": 9, "shard_size": 3, "sanity_samples": 3,
     "threat": {"epsilon": 0.1}, "attacks": [{"name": "fgsm"}, {"name": "pgd", "steps": 400}],
 }  # fmt: skip
-SMALL = {**SPEC, "samples": 2, "attacks": [{"name": "fgsm"}]}
 
 
 def command(folder: Path, spec: dict[str, Any], *flags: str) -> list[str]:
@@ -30,20 +33,6 @@ def command(folder: Path, spec: dict[str, Any], *flags: str) -> list[str]:
 def environment(**variables: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name[:5] != "FEND_"}
     return kept | {"COLUMNS": "200"} | variables
-
-
-def run(
-    folder: Path, spec: dict[str, Any], *flags: str, **variables: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(folder, spec, *flags), env=environment(**variables), capture_output=True, text=True,
-        timeout=120,
-    )  # fmt: skip
-
-
-def token_of(audits: Any) -> str:
-    token: str = audits.http.headers["Authorization"].removeprefix("Bearer ")
-    return token
 
 
 def test_an_audit_is_followed_over_a_restart_of_the_service(
@@ -83,30 +72,46 @@ def test_an_audit_is_followed_over_a_restart_of_the_service(
     assert "9/9" in err
 
 
-def test_what_is_wrong_is_one_clear_line(
-    audit_service: Any, tiny_bundle_dir: Path, tmp_path: Path
+def test_what_is_wrong_is_said_clearly(
+    audit_service: Any, tiny_bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("FEND_ADMIN_TOKEN", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as free:
         nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
-    token_file = tmp_path / "token"
     with audit_service(tiny_bundle_dir, tmp_path / "state") as audits:
         url = str(audits.http.base_url)
-        token_file.write_text(token_of(audits) + "\n")
-        with_token = ("--token-file", str(token_file))
-        for flags, code, says in [
-            (("--url", url), "audit_spec_invalid", "FEND_ADMIN_TOKEN"),
-            (("--url", url, "--token-file", "nowhere"), "audit_spec_invalid", "nowhere"),
-            (("--url", nobody, *with_token), "service_unreachable", "is the service running"),
-            (("--url", "ftp://x", *with_token), "service_unreachable", "no URL of a service"),
-            (("--url", f"{url}/docs", *with_token), "service_unreachable", "check the URL"),
-            (("--url", url, *with_token, "--dataset", "x"), "dataset_unknown", "rendered-digits"),
+        token = tmp_path / "token"
+        token.write_text(audits.http.headers["Authorization"].removeprefix("Bearer ") + "\n")
+        wrong = tmp_path / "wrong"
+        wrong.write_text("wrong")
+        body = {**SPEC, "model": "mnist"}
+        for where, file, asked, code, says in [
+            (url, None, body, "audit_spec_invalid", "FEND_ADMIN_TOKEN"),
+            (url, tmp_path / "nowhere", body, "audit_spec_invalid", "nowhere"),
+            (url, wrong, body, "unauthorized", "admin token"),
+            (nobody, token, body, "service_unreachable", "is the service running"),
+            ("ftp://x", token, body, "service_unreachable", "no URL of a service"),
+            (f"{url}/docs", token, body, "service_unreachable", "check the URL"),
+            (url, token, {**body, "dataset": "x"}, "dataset_unknown", "rendered-digits"),
+            (url, token, {**body, "model": "x"}, "model_unknown", "mnist"),
         ]:
-            done = run(tmp_path, SMALL, *flags)
-            assert done.returncode == 2, done.stderr
-            [line] = done.stderr.strip().splitlines()
-            assert f"error [{code}]" in line
-            assert says in line
-        wrong = run(tmp_path, SMALL, "--url", url, FEND_ADMIN_TOKEN="wrong")
-        assert "error [unauthorized]" in wrong.stderr
-        assert "wrong" not in wrong.stderr
-        assert run(tmp_path, SMALL, "--url", url, *with_token).returncode == 0
+            with pytest.raises(FendError, match=says) as refused:
+                run_at(where, file, asked, False)
+            assert refused.value.code == code
+            assert "wrong" not in str(refused.value)
+
+
+def test_an_audit_that_another_cancels_ends_here_too(
+    audit_service: Any, tiny_bundle_dir: Path, tmp_path: Path
+) -> None:
+    slow = {**SPEC, "model": "mnist", "attacks": [{"name": "pgd", "steps": 100_000}]}
+    with audit_service(tiny_bundle_dir, tmp_path) as audits:
+        token = audits.http.headers["Authorization"].removeprefix("Bearer ")
+        service = RemoteService(str(audits.http.base_url), token)
+        audit_id = service.start(slow)
+        audits.http.delete(f"/v1/admin/audits/{audit_id}")
+        with pytest.raises(AuditEndedElsewhere, match="cancelled"):
+            service.follow(audit_id, lambda done, total: None)
+        with pytest.raises(FendError, match="no report") as refused:
+            service.document(audit_id)
+        assert refused.value.code == "audit_not_finished"

@@ -57,10 +57,12 @@ def test_json_on_stdout_is_the_file(
     capsys: pytest.CaptureFixture[str],
     tiny_bundle_dir: Path,
     tmp_path: Path,
+    small: Path,
 ) -> None:
     file = tmp_path / "report.json"
     folder = tiny_bundle_dir / "mnist"
-    assert audit(monkeypatch, folder, "--format", "json", "--output", file, "--seed", 5) == 0
+    written = ("--spec", small, "--format", "json", "--output", file)
+    assert audit(monkeypatch, folder, *written, "--seed", 5) == 0
     printed = capsys.readouterr().out
     assert printed == file.read_text()
     result = AuditDocument.model_validate_json(printed).result
@@ -183,9 +185,12 @@ def test_other_commands_stand_beside_a_models_name(
 
 
 def test_knowledge_can_be_chosen(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_bundle_dir: Path
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tiny_bundle_dir: Path,
+    small: Path,
 ) -> None:
-    chosen = ("--knowledge", "white_box", "--format", "json")
+    chosen = ("--spec", small, "--knowledge", "white_box", "--format", "json")
     assert audit(monkeypatch, tiny_bundle_dir / "mnist", *chosen) == 0
     report = json.loads(capsys.readouterr().out)["result"]
     assert {line["knowledge"] for line in report["lines"]} == {"white_box"}
