@@ -4,7 +4,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from fend.attacks import APGD, FAB, FGSM, MIFGSM, PGD, Gradient, Objective, Square
+from fend.attacks import (
+    APGD,
+    FAB,
+    FGSM,
+    MIFGSM,
+    PGD,
+    Gradient,
+    HopSkipJump,
+    Objective,
+    Square,
+)
 from fend.threat import Knowledge
 
 _GREY_AND_WHITE = (Knowledge.GREY_BOX, Knowledge.WHITE_BOX)
@@ -63,6 +73,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 APGD(steps=100, targets=9, objective=_DLR),
                 FAB(steps=100, targets=9, restarts=2),
                 Square(queries=10_000),
+                HopSkipJump(queries=5_000),
             ),
             "epsilons": (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5),
             "sanity_samples": 500,

@@ -52,6 +52,22 @@ def test_classify_documents_its_bodies_and_its_problems(openapi: dict[str, Any])
     assert openapi["components"]["schemas"]["Problem"]["examples"]
 
 
+def test_audits_and_data_sets_document_their_forms(openapi: dict[str, Any]) -> None:
+    paths = openapi["paths"]
+    report = paths["/v1/admin/audits/{audit_id}/report"]["get"]["responses"]["200"]["content"]
+    assert set(report) == {"application/json", "text/html", "text/markdown"}
+    events = paths["/v1/admin/audits/{audit_id}/events"]["get"]["responses"]["200"]["content"]
+    assert set(events) == {"text/event-stream"}
+    upload = paths["/v1/admin/datasets"]["post"]
+    assert {"multipart/form-data", "application/zip"} <= set(upload["requestBody"]["content"])
+    assert {"413", "422", "507"} <= set(upload["responses"])
+    for path, operations in paths.items():
+        for operation in operations.values():
+            if path.startswith("/v1/admin/"):
+                assert "401" in operation["responses"], path
+                assert operation["security"], path
+
+
 def test_the_documented_tensor_example_is_accepted(
     app_client: httpx.Client, openapi: dict[str, Any]
 ) -> None:
@@ -97,6 +113,8 @@ def test_metrics_have_the_promised_names_and_no_label_from_callers(
         "fend_suspicion_score_bucket",
         "fend_model_info{classifier=",
         "fend_audit_shards_total",
+        "fend_audit_worker_deaths_total",
+        'fend_audits_total{state="failed"}',
         "process_resident_memory_bytes",
     ):
         assert name in text, name

@@ -83,7 +83,7 @@ def test_what_is_wrong_is_said_clearly(
         token = tmp_path / "token"
         token.write_text(audits.http.headers["Authorization"].removeprefix("Bearer ") + "\n")
         wrong = tmp_path / "wrong"
-        wrong.write_text("wrong")
+        wrong.write_text("sesame")
         body = {**SPEC, "model": "mnist"}
         for where, file, asked, code, says in [
             (url, None, body, "audit_spec_invalid", "FEND_ADMIN_TOKEN"),
@@ -98,20 +98,24 @@ def test_what_is_wrong_is_said_clearly(
             with pytest.raises(FendError, match=says) as refused:
                 run_at(where, file, asked, False)
             assert refused.value.code == code
-            assert "wrong" not in str(refused.value)
+            assert "sesame" not in str(refused.value)
 
 
 def test_an_audit_that_another_cancels_ends_here_too(
     audit_service: Any, tiny_bundle_dir: Path, tmp_path: Path
 ) -> None:
-    slow = {**SPEC, "model": "mnist", "attacks": [{"name": "pgd", "steps": 100_000}]}
+    slow = {
+        **SPEC,
+        "model": "mnist",
+        "attacks": [{"name": "pgd", "steps": 5000, "early_stop": False}],
+    }
     with audit_service(tiny_bundle_dir, tmp_path) as audits:
         token = audits.http.headers["Authorization"].removeprefix("Bearer ")
         service = RemoteService(str(audits.http.base_url), token)
         audit_id = service.start(slow)
         audits.http.delete(f"/v1/admin/audits/{audit_id}")
         with pytest.raises(AuditEndedElsewhere, match="cancelled"):
-            service.follow(audit_id, lambda done, total: None)
+            service.follow(audit_id, lambda *_: None)
         with pytest.raises(FendError, match="no report") as refused:
             service.document(audit_id)
         assert refused.value.code == "audit_not_finished"
