@@ -26,7 +26,7 @@ def test_a_linear_model_is_attacked_to_its_optimum_at_any_scale(scale) -> None:
 
     labels = model(images).argmax(1)
     best = model(images)[:, 1].abs() / scale / weights.norm()
-    attacker = CWL2(steps=150, searches=8, initial_c=0.01, early_stop=False)
+    attacker = CWL2(steps=300, searches=8, initial_c=0.01, early_stop=False)
     result = attack(attacker, model, images, labels, WIDE)
     assert bool(result.fooled.all())
     ratio = result.distance / best
