@@ -39,10 +39,10 @@ async def show_model(request: Request, name: str) -> ModelDetail:
 
 
 async def _last_audit(audits: AuditJobs, name: str) -> LastAudit | None:
-    record = await audits.last_succeeded(name)
-    if record is None:
+    last = await audits.last_succeeded(name)
+    if last is None:
         return None
-    report = await audits.report(record)
+    record, report = last
     return LastAudit(
         id=record.id,
         model_version=record.model_version,

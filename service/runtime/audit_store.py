@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from fend.audit import ROWS, AuditSpec, Report, Row, Source
 from fend.errors import FendError
 from service.runtime.audit_record import AuditRecord, AuditState
@@ -201,9 +203,14 @@ class AuditStore:
         )
 
     def result(self, audit_id: str) -> Report | None:
-        """The report, once the audit has succeeded."""
+        """The report, once the audit has succeeded; None too for one of an older format."""
         text = self._text("result", audit_id)
-        return None if text is None else Report.model_validate_json(text)
+        if text is None:
+            return None
+        try:
+            return Report.model_validate_json(text)
+        except ValidationError:
+            return None
 
     def last_succeeded(self, model: str) -> AuditRecord | None:
         """The last audit of this model that has a report."""

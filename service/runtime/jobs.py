@@ -99,9 +99,9 @@ class AuditJobs:
             self.changes, self._base_url,
         )  # fmt: skip
         for model in self._repository.serving():
-            record = await self.last_succeeded(model)
-            if record is not None:
-                self._runner.publish(await self.report(record))
+            last = await self.last_succeeded(model)
+            if last is not None:
+                self._runner.publish(last[1])
         self._runner.start()
 
     async def stop(self) -> None:
@@ -251,9 +251,11 @@ class AuditJobs:
         """The finished shards from number `first` on."""
         return await self._in_thread(self._store.shards, audit_id, first)
 
-    async def last_succeeded(self, model: str) -> AuditRecord | None:
-        """The last audit of a model that succeeded."""
-        return await self._in_thread(self._store.last_succeeded, model)
+    async def last_succeeded(self, model: str) -> tuple[AuditRecord, Report] | None:
+        """The last audit of a model that succeeded, with its report."""
+        record = await self._in_thread(self._store.last_succeeded, model)
+        report = None if record is None else await self._in_thread(self._store.result, record.id)
+        return None if record is None or report is None else (record, report)
 
     async def _in_thread(self, function: Callable[..., _T], *arguments: object) -> _T:
         return await asyncio.to_thread(function, *arguments)

@@ -71,9 +71,13 @@ class AuditClient:
                         yield {**fields, "data": json.loads(fields["data"])}
                     fields = {}
 
+    def workers(self) -> set[int]:
+        """The processes that this service has started and that live."""
+        return children(self.pid)
+
     def worker(self) -> int:
         """The process that attacks for this service, once there is one."""
-        [worker] = until(lambda: children(self.pid))
+        [worker] = until(self.workers)
         return int(worker)
 
 

@@ -130,6 +130,21 @@ def test_deleting_shrinks_the_file(tmp_path: Path) -> None:
     assert (tmp_path / FILE).stat().st_size < 200_000
 
 
+def test_a_report_of_another_format_is_none(tmp_path: Path) -> None:
+    store = AuditStore(tmp_path)
+    store.add(record("a"), None)
+    store.close()
+    database = sqlite3.connect(tmp_path / FILE)
+    database.execute(
+        "UPDATE audits SET state = 'succeeded', result = '{\"format\": \"fend-audit/1\"}'"
+    )
+    database.commit()
+    database.close()
+    store = AuditStore(tmp_path)
+    assert store.result("a") is None
+    store.close()
+
+
 def test_an_audit_that_needs_a_data_set_is_found(tmp_path: Path) -> None:
     store = AuditStore(tmp_path)
     store.add(record("a"), None)
