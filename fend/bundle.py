@@ -190,6 +190,22 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def find_bundle(model: str, models_dir: Path) -> tuple[Path, Manifest]:
+    """The bundle that `model` names: its folder, or its name in `models_dir`.
+
+    Raises:
+        BundleMissing, BundleCorrupt.
+    """
+    for folder in (Path(model), models_dir / model):
+        if (folder / MANIFEST).is_file():
+            return folder, read_manifest(folder)
+    there = sorted(path.parent.name for path in models_dir.glob(f"*/{MANIFEST}"))
+    raise BundleMissing(
+        f"{model!r} is neither the folder of a bundle nor one of those in {models_dir}: "
+        f"{', '.join(there) or '(none)'}"
+    )
+
+
 def load_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
     """Verify and load a bundle.
 

@@ -61,6 +61,7 @@ def _own_commands() -> list[Command]:
     return [
         Command("audit", "Attack a model and report how often its answers survive.", _audit),
         Command("bundle", "Inspect and verify models on disk.", _bundle),
+        Command("classify", "Clean and classify pictures.", _classify),
         Command("data", "List and fetch data sets.", _data),
     ]
 
@@ -84,6 +85,12 @@ def _bundle() -> Any:
     from fend.bundle_cli import app
 
     return app
+
+
+def _classify() -> Any:
+    from fend.classify_cli import classify
+
+    return classify
 
 
 def _data() -> Any:

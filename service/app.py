@@ -1,5 +1,6 @@
 """The app: wiring only. All state is on `app.state`, so that many apps can share a process."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -12,14 +13,15 @@ import fend
 from service.api import audit_events, audits, classify, console, datasets, denoise, health, models
 from service.api.answering import Answering
 from service.api.health import Readiness
-from service.api.limits import RequestLimits
+from service.api.limits import QUIET_ROUTES, RequestLimits
 from service.api.problems import Problem, add_problem_handlers
 from service.api.security import admin_token, require_admin
 from service.runtime.jobs import AuditJobs
 from service.runtime.lifecycle import Lifecycle
 from service.runtime.metrics import Metrics
 from service.runtime.repository import Repository
-from service.settings import Settings
+from service.runtime.traces import open_traces
+from service.settings import Settings, traces_wanted
 
 DESCRIPTION = """\
 Cleans an image with a denoiser trained on feature losses, classifies it, and can attack itself and
@@ -36,9 +38,15 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
         SettingsError.
     """
     metrics = Metrics()
+    traces = open_traces(traces_wanted())
     app = FastAPI(
-        title="Fend", description=DESCRIPTION, version=fend.__version__, lifespan=_lifespan
+        title="Fend",
+        description=DESCRIPTION,
+        version=fend.__version__,
+        lifespan=_lifespan,
+        telemetry=traces.config(exclude=lambda scope: scope["path"] in QUIET_ROUTES),
     )
+    app.state.traces = traces
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.admin_token = admin_token(settings)
@@ -68,7 +76,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
     torch.set_num_threads(state.settings.torch_threads)
     decoders = ThreadPoolExecutor(state.settings.decode_threads, thread_name_prefix="decode")
-    state.answering = Answering(state.settings, state.repository, decoders, state.metrics)
+    state.answering = Answering(
+        state.settings, state.repository, decoders, state.metrics, state.traces
+    )
     state.readiness = Readiness(state.repository, state.lifecycle)
     try:
         await state.repository.open()
@@ -80,6 +90,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         await state.repository.close()
         decoders.shutdown()
+        await asyncio.to_thread(state.traces.close)
 
 
 def _document_problems(app: FastAPI) -> None:

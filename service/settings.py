@@ -3,6 +3,7 @@
 The only place that reads the environment.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -130,3 +131,13 @@ def read_settings(flags: Mapping[str, Any]) -> Settings:
             "workers: only 1 is supported for now; run several replicas behind a load balancer"
         )
     return settings
+
+
+def traces_wanted() -> bool:
+    """Whether the standard OpenTelemetry variables name a collector to send traces to."""
+    places = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    return (
+        any(os.environ.get(name) for name in places)
+        and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
+        and os.environ.get("OTEL_TRACES_EXPORTER", "otlp").strip().lower() != "none"
+    )

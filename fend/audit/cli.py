@@ -27,7 +27,7 @@ from fend.audit.shards import Shard, plan
 from fend.audit.source import source_of
 from fend.audit.spec import AuditSpecInvalid, from_request
 from fend.audit.terminal import progress, say_making, show
-from fend.bundle import BundleMissing, Manifest, read_manifest
+from fend.bundle import find_bundle
 from fend.threat import Knowledge
 
 
@@ -130,7 +130,7 @@ def audit(
     if url is not None:
         document, rows = run_at(url, token_file, body | {"model": model}, rows_file is not None)
     else:
-        folder, manifest = _find_bundle(model, models_dir)
+        folder, manifest = find_bundle(model, models_dir)
         spec = from_request(body | {"model": manifest.name})
         job = Job(spec, folder, data_dir, _resolve(device), models_dir, surrogates_dir)
         document, rows = _run(job, workers or _default_workers(job.device))
@@ -178,17 +178,6 @@ def _resolve(device: Device) -> str:
 def _default_workers(device: str) -> int:
     """One process a core; a GPU is shared badly between processes."""
     return (os.cpu_count() or 1) if device == "cpu" else 1
-
-
-def _find_bundle(model: str, models_dir: Path) -> tuple[Path, Manifest]:
-    for folder in (Path(model), models_dir / model):
-        if (folder / "manifest.json").is_file():
-            return folder, read_manifest(folder)
-    there = sorted(path.parent.name for path in models_dir.glob("*/manifest.json"))
-    raise BundleMissing(
-        f"{model!r} is neither the folder of a bundle nor one of those in {models_dir}: "
-        f"{', '.join(there) or '(none)'}"
-    )
 
 
 def _run(job: Job, workers: int) -> tuple[AuditDocument, Sequence[Row]]:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from fend.audit.report import AuditDocument
 from fend.audit.rows import ROWS, Row
 from fend.errors import FendError
+from fend.service_errors import ServiceRefused, ServiceUnreachable
 
 AUDITS = "/v1/admin/audits"
 TIMEOUT_S = 60.0
@@ -30,24 +31,10 @@ AWAY = frozenset({502, 503, 504})
 T = TypeVar("T")
 
 
-class ServiceUnreachable(FendError):
-    """Nothing answers at the URL, or not as a Fend service does."""
-
-    code: ClassVar[str] = "service_unreachable"
-
-
 class AuditEndedElsewhere(FendError):
     """Somebody cancelled the audit while it was followed."""
 
     code: ClassVar[str] = "audit_cancelled"
-
-
-class ServiceRefused(FendError):
-    """The service said why not; `code` is that of its problem."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -89,7 +76,7 @@ class RemoteService:
                     if name == "progress":
                         on_progress(data["done"], data["total"])
                     elif name == "end":
-                        return _check_end(data)
+                        return check_end(data["state"], data["error_code"], data["error"])
             except ServiceUnreachable:
                 pass  # it may be restarting
             retries += 1
@@ -188,8 +175,9 @@ class RemoteService:
             ) from error
 
 
-def _check_end(data: Mapping[str, Any]) -> None:
-    if data["state"] == "cancelled":
+def check_end(state: str, code: str, message: str) -> None:
+    """Raise AuditEndedElsewhere or ServiceRefused where an audit ended without a report."""
+    if state == "cancelled":
         raise AuditEndedElsewhere("the audit was cancelled")
-    if data["state"] != "succeeded":
-        raise ServiceRefused(data["error_code"], f"the audit failed: {data['error']}")
+    if state != "succeeded":
+        raise ServiceRefused(code, f"the audit failed: {message}")

@@ -15,6 +15,7 @@ from service.runtime.batcher import DeadlineExceeded
 from service.runtime.engine import Answer
 from service.runtime.metrics import Metrics
 from service.runtime.repository import Repository, ServingModel
+from service.runtime.traces import Traces
 from service.settings import Settings
 
 T = TypeVar("T")
@@ -33,11 +34,17 @@ class Answering:
     """Takes pictures through the decode threads and the batcher of a model."""
 
     def __init__(
-        self, settings: Settings, repository: Repository, decoders: Executor, metrics: Metrics
+        self,
+        settings: Settings,
+        repository: Repository,
+        decoders: Executor,
+        metrics: Metrics,
+        traces: Traces,
     ) -> None:
         self._repository = repository
         self._decoders = decoders
         self._metrics = metrics
+        self._traces = traces
         self._timeout_s = settings.request_timeout_s
         self._limits = DecodeLimits(settings.max_body_bytes, settings.max_pixels)
 
@@ -58,10 +65,12 @@ class Answering:
         try:
             async with asyncio.timeout(self._timeout_s):
                 spec = model.manifest.content.input
-                picture = await self.off_loop(
-                    "decode", lambda: read_picture(upload, spec, self._limits)
-                )
-                answer = await model.batcher.submit(picture.pixels)
+                with self._traces.span("decode"):
+                    picture = await self.off_loop(
+                        "decode", lambda: read_picture(upload, spec, self._limits)
+                    )
+                with self._traces.span("infer"):  # the wait in the queue included
+                    answer = await model.batcher.submit(picture.pixels)
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"no answer within {self._timeout_s:g} s; the work is dropped, retry later"

@@ -1,30 +1,21 @@
 """POST /v1/classify."""
 
 import base64
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 
-from fend.errors import FendError
+from fend.answers import DEFAULT_TOP_K, Classification, TopKInvalid, classification
 from fend.images import encode_png
 from service.api.answering import Answered, Answering
 from service.api.problems import problem_docs
 from service.api.request_docs import picture_body
-from service.api.schemas import Classification, ModelRef, Prediction, RankedLabel, Suspicion
-
-DEFAULT_TOP_K = 5
 
 router = APIRouter(prefix="/v1", tags=["classify"])
 
 ModelName = Annotated[
     str | None, Query(description="Which model answers; the default one when not given.")
 ]
-
-
-class TopKInvalid(FendError):
-    """More labels are asked for than the model has."""
-
-    code: ClassVar[str] = "top_k_invalid"
 
 
 @router.post(
@@ -49,38 +40,22 @@ async def classify(
     if top_k is not None and top_k > classes:
         raise TopKInvalid(f"top_k is {top_k}, and the model has {classes} labels; ask for fewer")
     answered = await answering.answer(request, model)
-    result = _classification(answered, top_k or min(DEFAULT_TOP_K, classes))
+    denoised = None
     if include:
         pixels = answered.answer.denoised
         png = await answering.off_loop("encode", lambda: encode_png(pixels))
-        result.denoised = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return result
+        denoised = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return _classification(answered, top_k or min(DEFAULT_TOP_K, classes), denoised)
 
 
-def _classification(answered: Answered, top_k: int) -> Classification:
-    manifest = answered.model.manifest
-    labels = manifest.content.labels
+def _classification(answered: Answered, top_k: int, denoised: str | None) -> Classification:
     answer = answered.answer
-    confidences, indices = answer.probabilities.topk(top_k)
-    ranked = [
-        RankedLabel(label=labels[index], index=index, probability=probability)
-        for probability, index in zip(confidences.tolist(), indices.tolist(), strict=True)
-    ]
-    undefended = int(answer.undefended_probabilities.argmax())
-    threshold = manifest.content.suspicion.threshold
-    return Classification(
-        model=ModelRef(name=manifest.name, version=manifest.version),
-        label=ranked[0].label,
-        index=ranked[0].index,
-        confidence=ranked[0].probability,
-        top_k=ranked,
-        undefended=Prediction(
-            label=labels[undefended],
-            index=undefended,
-            confidence=float(answer.undefended_probabilities[undefended]),
-        ),
-        suspicion=Suspicion(
-            score=answer.suspicion, threshold=threshold, flagged=answer.suspicion > threshold
-        ),
-        input=answered.picture.report,
+    return classification(
+        answered.model.manifest,
+        answer.probabilities.tolist(),
+        answer.undefended_probabilities.tolist(),
+        answer.suspicion,
+        answered.picture.report,
+        top_k,
+        denoised,
     )

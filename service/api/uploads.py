@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.datastructures import UploadFile
 from torch import Tensor
 
+from fend.answers import InputReport
 from fend.errors import FendError
 from fend.images import DecodeLimits, InputSpec, decode
-from service.api.schemas import InputReport
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp")
 TENSOR_TYPE = "application/json"

@@ -10,11 +10,14 @@ from typing import Literal
 import structlog
 from structlog.typing import Processor
 
+from service.runtime.traces import add_trace_id
+
 
 def configure_logs(log_format: Literal["console", "json"]) -> None:
     """Set up logging for the whole process, the libraries' warnings included; call once."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_trace_id,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

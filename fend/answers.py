@@ -1,0 +1,142 @@
+"""The answer to one image: what the service sends, clients read, and `fend classify` prints.
+
+Without torch, so that a client is quick to import.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fend.errors import FendError
+
+if TYPE_CHECKING:
+    from fend.bundle import Manifest
+
+
+class TopKInvalid(FendError):
+    """Another number of labels is asked for than the model can give."""
+
+    code: ClassVar[str] = "top_k_invalid"
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ModelRef(_Answer):
+    """Which model answered: the same version always gives the same answer."""
+
+    name: str
+    version: str
+
+
+class Prediction(_Answer):
+    """A label and how sure the model is of it, 0 to 1."""
+
+    label: str
+    index: int
+    confidence: float
+
+
+class RankedLabel(_Answer):
+    """One of the most probable labels."""
+
+    label: str
+    index: int
+    probability: float
+
+
+class Suspicion(_Answer):
+    """How far the answers with and without the denoiser disagree. A signal, not a defence."""
+
+    score: float
+    threshold: float = Field(description="At most 1 % of clean validation images are above it.")
+    flagged: bool
+
+
+class InputReport(_Answer):
+    """What was sent and what was done to it before the model saw it."""
+
+    format: Literal["png", "jpeg", "webp", "bmp", "tensor"]
+    size_px: tuple[int, int] = Field(description="Height and width as sent.")
+    resized: bool = Field(description="Whether it was scaled or padded.")
+    inverted: bool = Field(description="Whether dark on light was turned into light on dark.")
+
+
+class Classification(_Answer):
+    """The answer to one image."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": {"name": "mnist", "version": "sha256:" + "4f" * 32},
+                    "label": "7",
+                    "index": 7,
+                    "confidence": 0.998,
+                    "top_k": [
+                        {"label": "7", "index": 7, "probability": 0.998},
+                        {"label": "1", "index": 1, "probability": 0.001},
+                    ],
+                    "undefended": {"label": "7", "index": 7, "confidence": 0.991},
+                    "suspicion": {"score": 0.004, "threshold": 0.31, "flagged": False},
+                    "input": {
+                        "format": "png",
+                        "size_px": [280, 280],
+                        "resized": True,
+                        "inverted": False,
+                    },
+                }
+            ]
+        }
+    )
+
+    model: ModelRef
+    label: str
+    index: int
+    confidence: float
+    top_k: list[RankedLabel] = Field(description="Most probable first.")
+    undefended: Prediction = Field(description="The answer without the denoiser.")
+    suspicion: Suspicion
+    input: InputReport
+    denoised: str | None = Field(
+        default=None,
+        description="With include=denoised: the cleaned image as a data URL of a PNG.",
+    )
+
+
+DEFAULT_TOP_K = 5
+
+
+def classification(
+    manifest: "Manifest",
+    probabilities: Sequence[float],
+    undefended_probabilities: Sequence[float],
+    suspicion: float,
+    report: InputReport,
+    top_k: int,
+    denoised: str | None = None,
+) -> Classification:
+    """The answer of the bundle of `manifest`, whose classes both probabilities are of, in order."""
+    labels, threshold = manifest.content.labels, manifest.content.suspicion.threshold
+    # On a tie the first class, as argmax has it.
+    ranked = sorted(range(len(labels)), key=lambda index: -probabilities[index])
+    first = ranked[0]
+    plain = max(range(len(labels)), key=undefended_probabilities.__getitem__)
+    return Classification(
+        model=ModelRef(name=manifest.name, version=manifest.version),
+        label=labels[first],
+        index=first,
+        confidence=probabilities[first],
+        top_k=[
+            RankedLabel(label=labels[index], index=index, probability=probabilities[index])
+            for index in ranked[:top_k]
+        ],
+        undefended=Prediction(
+            label=labels[plain], index=plain, confidence=undefended_probabilities[plain]
+        ),
+        suspicion=Suspicion(score=suspicion, threshold=threshold, flagged=suspicion > threshold),
+        input=report,
+        denoised=denoised,
+    )

@@ -1,0 +1,51 @@
+"""Answers without a service: the same decoder, the same pipeline, the same answer."""
+
+from pathlib import Path
+
+import torch
+
+from fend.answers import (
+    DEFAULT_TOP_K,
+    Classification,
+    InputReport,
+    TopKInvalid,
+    classification,
+)
+from fend.bundle import load_bundle
+from fend.images import decode
+from fend.pipeline import suspicion
+
+
+class LocalModel:
+    """A bundle in this process."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises BundleMissing, BundleCorrupt, BundleIncompatible."""
+        self._bundle = load_bundle(folder)
+
+    @torch.inference_mode()
+    def classify(self, data: bytes, top_k: int | None = None) -> Classification:
+        """The answer to the picture in `data`, a whole PNG, JPEG, WebP or BMP file.
+
+        Raises:
+            ImageError, TopKInvalid.
+        """
+        manifest = self._bundle.manifest
+        classes = len(manifest.content.labels)
+        if top_k is not None and not 1 <= top_k <= classes:
+            raise TopKInvalid(f"top_k is {top_k}, and the model has {classes} labels")
+        image = decode(data, manifest.content.input)
+        answers = self._bundle.defence.answer(image.pixels.unsqueeze(0))
+        return classification(
+            manifest,
+            answers.logits.softmax(1)[0].tolist(),
+            answers.undefended_logits.softmax(1)[0].tolist(),
+            float(suspicion(answers.logits, answers.undefended_logits)[0]),
+            InputReport(
+                format=image.source_format,
+                size_px=image.source_size_px,
+                resized=image.resized,
+                inverted=image.inverted,
+            ),
+            top_k or min(DEFAULT_TOP_K, classes),
+        )

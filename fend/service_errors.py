@@ -1,0 +1,25 @@
+"""What goes wrong between a client and a running service."""
+
+from typing import ClassVar
+
+from fend.errors import FendError
+
+
+class ServiceUnreachable(FendError):
+    """Nothing answers at the URL, or not as a Fend service does."""
+
+    code: ClassVar[str] = "service_unreachable"
+
+
+class ServiceRefused(FendError):
+    """The service said why not.
+
+    Attributes:
+        code: of its problem; stable.
+        status: of its HTTP answer, where there was one.
+    """
+
+    def __init__(self, code: str, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]
+        self.status = status

@@ -1,0 +1,229 @@
+"""fend.client against real services: answers, problems, overload, a restart, audits."""
+
+import asyncio
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from fend.audit.remote import AuditEndedElsewhere
+from fend.client import AsyncClient, Classification, Client, ServiceRefused, ServiceUnreachable
+from fend.client.calls import ImageUnreadable
+from fend.local import LocalModel
+from service.app import create_app
+from service.settings import Settings
+
+AUDIT = {
+    "model": "mnist", "dataset": "rendered-digits", "samples": 3, "sanity_samples": 2,
+    "knowledge": ["white_box"], "attacks": [{"name": "fgsm"}],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def url(app_client: httpx.Client) -> str:
+    return str(app_client.base_url)
+
+
+def test_the_client_is_imported_without_torch() -> None:
+    program = "import sys, fend.client, fend.classify_cli; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_both_clients_give_what_the_service_and_the_bundle_say(
+    url: str,
+    app_client: httpx.Client,
+    tiny_bundle_dir: Path,
+    digit_pngs: list[tuple[bytes, str]],
+    tmp_path: Path,
+) -> None:
+    picture = digit_pngs[0][0]
+    file = tmp_path / "digit.png"
+    file.write_bytes(picture)
+
+    async def ask() -> Any:
+        async with AsyncClient(url) as client:
+            return (
+                await client.classify(file, top_k=10, denoised=True),
+                await client.denoise(picture),
+                await client.models(),
+            )
+
+    with Client(url) as client:
+        answer = client.classify(picture, top_k=10, denoised=True)
+        cleaned, models = client.denoise(file), client.models()
+    assert asyncio.run(ask()) == (answer, cleaned, models)
+    sent = app_client.post("/v1/classify", params={"top_k": 10, "include": "denoised"},
+                           content=picture, headers={"Content-Type": "image/png"})  # fmt: skip
+    assert answer == Classification.model_validate(sent.json())
+    assert cleaned.startswith(b"\x89PNG")
+    assert [(model.name, model.default, model.labels) for model in models] == [
+        ("mnist", True, list("0123456789"))
+    ]
+    here = LocalModel(tiny_bundle_dir / "mnist").classify(picture, top_k=10)
+    assert here.model_copy(update={"denoised": answer.denoised}) == answer
+
+
+def test_a_batch_gives_one_answer_or_error_an_image_in_order(
+    url: str, digit_pngs: list[tuple[bytes, str]], tmp_path: Path
+) -> None:
+    images: list[bytes | Path] = [picture for picture, _ in digit_pngs[:12]]
+    images[3:3] = [b"no picture", tmp_path / "missing.png"]
+    with Client(url) as client:
+        answers = client.classify_batch(images)
+        alone = [client.classify(picture).label for picture, _ in digit_pngs[:12]]
+
+    async def ask() -> list[Any]:
+        async with AsyncClient(url, concurrency=3) as client:
+            return await client.classify_batch(images)
+
+    for found in (answers, asyncio.run(ask())):
+        bad, missing = found[3:5]
+        assert isinstance(bad, ServiceRefused)
+        assert (bad.code, bad.status) == ("unsupported_image_format", 415)
+        assert isinstance(missing, ImageUnreadable)
+        good = [answer for answer in found if isinstance(answer, Classification)]
+        assert [answer.label for answer in good] == alone
+
+
+def test_problems_are_typed_and_not_asked_again(url: str, digit_pngs: Any) -> None:
+    picture = digit_pngs[0][0]
+    with Client(url) as client:
+        for arguments, code, status in [
+            ({"model": "other"}, "model_unknown", 404),
+            ({"top_k": 11}, "top_k_invalid", 422),
+        ]:
+            with pytest.raises(ServiceRefused) as caught:
+                client.classify(picture, **arguments)
+            assert (caught.value.code, caught.value.status) == (code, status)
+        with pytest.raises(ServiceRefused) as caught:
+            client.audits.start(AUDIT)
+        assert caught.value.code == "unauthorized"
+    with Client(f"{url}/elsewhere") as client, pytest.raises(ServiceUnreachable, match="404"):
+        client.models()
+
+
+def test_what_is_no_service_is_told() -> None:
+    with pytest.raises(ServiceUnreachable, match="no URL of a service"):
+        Client("localhost:8000")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        in_time = pytest.raises(ServiceUnreachable, match="did not answer in time")
+        with Client(place, timeout_s=0.2) as client, in_time:
+            client.models()
+    running = pytest.raises(ServiceUnreachable, match="is the service running there")
+    with Client(place, patience_s=0) as client, running:
+        client.models()
+
+
+@pytest.fixture
+def crowded(
+    app_settings: Settings,
+    serve_app: Callable[..., AbstractContextManager[httpx.Client]],
+    tmp_path: Path,
+) -> Any:
+    """A service that takes one picture at a time."""
+    changes = {"queue_size": 1, "state_dir": tmp_path}
+    return serve_app(create_app(app_settings.model_copy(update=changes)))
+
+
+def test_an_overloaded_service_is_asked_again_after_its_retry_after(
+    crowded: AbstractContextManager[httpx.Client], digit_pngs: list[tuple[bytes, str]]
+) -> None:
+    pictures = [picture for picture, _ in digit_pngs[:16]]
+    with crowded as http:
+        url = str(http.base_url)
+        with Client(url, patience_s=60, concurrency=16) as client:
+            alone = [client.classify(picture).label for picture in pictures]
+            for _ in range(50):
+                answers = client.classify_batch(pictures)
+                assert [getattr(answer, "label", answer) for answer in answers] == alone
+                if 'reason="overloaded"' in http.get("/metrics").text:
+                    break
+            else:
+                raise AssertionError("the queue never filled")
+        with Client(url, patience_s=0, concurrency=16) as client:
+            hasty = [answer for _ in range(20) for answer in client.classify_batch(pictures)]
+    errors = [answer for answer in hasty if not isinstance(answer, Classification)]
+    assert {error.code for error in errors} == {"overloaded"}
+
+
+def test_a_restart_goes_unnoticed(
+    run_server: Any, tiny_bundle_dir: Path, tmp_path: Path, digit_pngs: list[tuple[bytes, str]]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    picture = digit_pngs[0][0]
+    with Client(f"http://127.0.0.1:{port}", patience_s=120) as client:
+        with run_server(tiny_bundle_dir, tmp_path, port=port):
+            before = client.classify(picture)
+        answers: list[Classification] = []
+        asking = threading.Thread(target=lambda: answers.append(client.classify(picture)))
+        asking.start()
+        with run_server(tiny_bundle_dir, tmp_path, port=port):
+            asking.join(120)
+            assert answers == [before]
+
+
+@pytest.fixture(scope="module")
+def auditing(
+    app_settings: Settings,
+    serve_app: Callable[..., AbstractContextManager[httpx.Client]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[httpx.Client]:
+    """A service whose audits are nobody else's."""
+    changes = {"state_dir": tmp_path_factory.mktemp("state"), "worker_priority": "normal"}
+    with serve_app(create_app(app_settings.model_copy(update=changes))) as http:
+        yield http
+
+
+def test_audits_are_started_followed_and_read(
+    auditing: httpx.Client, app_settings: Settings
+) -> None:
+    url = str(auditing.base_url)
+    assert app_settings.admin_token is not None
+    key = app_settings.admin_token.get_secret_value()
+    seen: list[tuple[int, int]] = []
+
+    async def audit() -> Any:
+        async with AsyncClient(url, key=key) as client:
+            audit_id = await client.audits.start(AUDIT)
+            await client.audits.follow(audit_id, lambda *progress: seen.append(progress))
+            return (
+                audit_id,
+                await client.audits.document(audit_id),
+                await client.audits.rows(audit_id),
+            )
+
+    audit_id, document, rows = asyncio.run(audit())
+    assert seen[-1][0] == seen[-1][1] > 0
+    with Client(url, key=key) as client:
+        client.audits.follow(audit_id, lambda *_: None)
+        assert client.audits.document(audit_id) == document
+        assert client.audits.rows(audit_id) == rows
+
+
+def test_a_cancelled_audit_is_told(auditing: httpx.Client, app_settings: Settings) -> None:
+    url = str(auditing.base_url)
+    assert app_settings.admin_token is not None
+    key = app_settings.admin_token.get_secret_value()
+
+    async def audit() -> None:
+        async with AsyncClient(url, key=key) as client:
+            long = [{"name": "pgd", "steps": 400}]
+            audit_id = await client.audits.start({**AUDIT, "samples": 100, "attacks": long})
+            headers = {"Authorization": f"Bearer {key}"}
+            await asyncio.to_thread(
+                auditing.delete, f"/v1/admin/audits/{audit_id}", headers=headers
+            )
+            await client.audits.follow(audit_id, lambda *_: None)
+
+    with pytest.raises(AuditEndedElsewhere):
+        asyncio.run(audit())
