@@ -166,6 +166,8 @@ class Repository:
             content.denoiser.architecture,
             content.classifier.architecture,
         ).set(1)
+        for label in content.labels:  # from 0 on, or Prometheus would miss the first answer of each
+            self._metrics.predictions.labels(manifest.name, manifest.version, label)
         return ServingModel(folder, bundle, card, engine, batcher)
 
     def _refuse(self, folder: Path, error: FendError) -> None:
