@@ -6,21 +6,29 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fend.answers import Classification
 from fend.client import Client
-from fend.client.calls import ImageUnreadable, read_image
+from fend.client.calls import read_image
 from fend.errors import FendError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 """Of the files that are looked for in a folder."""
 
 REQUESTS_AT_A_TIME = 8
+
+
+class KeyUnreadable(FendError):
+    """The file that should hold the key cannot be read."""
+
+    code: ClassVar[str] = "key_unreadable"
+
 
 Classify = Callable[[Path], Classification]
 
@@ -120,12 +128,12 @@ def _line(path: Path, answer: Classification | FendError) -> str:
 
 def _row(path: Path, answer: Classification | FendError) -> tuple[str, ...]:
     if isinstance(answer, FendError):
-        return (str(path), f"{answer.code}: {answer}", "", "", "")
+        return (escape(str(path)), escape(f"{answer.code}: {answer}"), "", "", "")
     return (
-        str(path),
-        answer.label,
+        escape(str(path)),
+        escape(answer.label),
         f"{answer.confidence:.1%}",
-        answer.undefended.label,
+        escape(answer.undefended.label),
         f"yes ({answer.suspicion.score:.3f})" if answer.suspicion.flagged else "no",
     )
 
@@ -134,4 +142,4 @@ def _read_key(file: Path) -> str:
     try:
         return file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ImageUnreadable(f"--key-file: {file} cannot be read: {error}") from error
+        raise KeyUnreadable(f"--key-file: {file} cannot be read: {error}") from error

@@ -62,6 +62,9 @@ def test_a_table_for_people(pictures: Path, tiny_bundle_dir: Path, digit_pngs: A
     assert len(rows) == 5
     right = sum(f" {label} " in row for row, (_, label) in zip(rows, digit_pngs[:5], strict=True))
     assert right >= 4
+    missing = fend_classify(pictures, "gone-[0-9].png", "--models-dir", str(tiny_bundle_dir))
+    assert missing.returncode == 1
+    assert "gone-[0-9].png" in missing.stdout
     for title in ("File", "Label", "Confidence", "Undefended", "Suspicious"):
         assert title in done.stdout
 
@@ -70,7 +73,7 @@ def test_mistakes_are_one_clear_line(pictures: Path) -> None:
     for arguments, said in [
         (("digits", "--model", "gone"), "[bundle_missing]"),
         (("digits", "--url", "nowhere"), "is no URL of a service"),
-        (("digits", "--url", "http://127.0.0.1:1", "--key-file", "none"), "cannot be read"),
+        (("digits", "--url", "http://127.0.0.1:1", "--key-file", "none"), "[key_unreadable]"),
     ]:
         done = fend_classify(pictures, *arguments)
         assert done.returncode == 2
