@@ -10,7 +10,17 @@ import torch
 from fastapi import Depends, FastAPI
 
 import fend
-from service.api import audit_events, audits, classify, console, datasets, denoise, health, models
+from service.api import (
+    audit_events,
+    audits,
+    classify,
+    classify_batch,
+    console,
+    datasets,
+    denoise,
+    health,
+    models,
+)
 from service.api.answering import Answering
 from service.api.health import Readiness
 from service.api.limits import QUIET_ROUTES, RequestLimits
@@ -54,7 +64,7 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
     app.state.repository = Repository(settings, metrics)
     app.state.audits = AuditJobs(settings, app.state.repository, metrics, base_url)
 
-    for public in (classify, denoise, models, health, console):
+    for public in (classify, classify_batch, denoise, models, health, console):
         app.include_router(public.router)
     for guarded in (audits, audit_events, datasets):
         app.include_router(guarded.router, dependencies=[Depends(require_admin)])

@@ -93,8 +93,12 @@ class Settings(BaseSettings):
     max_batch: int = Field(default=64, ge=1)
     """Most images that go through a model at once."""
 
+    max_request_images: int = Field(default=64, ge=1)
+    """Most images in one request to /v1/classify/batch; never more than queue_size."""
+
     request_timeout_s: float = Field(default=10.0, gt=0)
-    """Time for one answer, from the whole body on; later it is dropped and refused with 504."""
+    """Time for one answer, from the whole body on; later it is dropped and refused with 504. A
+    caller may ask for less with the header X-Request-Timeout."""
 
     decode_threads: int = Field(default=2, ge=1)
     """Threads that decode and encode images."""

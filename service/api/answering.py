@@ -1,16 +1,25 @@
 """What every route that takes a picture does: read, admit, decode, answer, in time."""
 
 import asyncio
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from fastapi import Request
 
+from fend.errors import FendError
 from fend.images import DecodeLimits
-from service.api.uploads import Picture, Upload, read_picture, read_upload, while_connected
+from service.api.uploads import (
+    Picture,
+    Upload,
+    read_picture,
+    read_upload,
+    read_uploads,
+    while_connected,
+)
 from service.runtime.batcher import DeadlineExceeded
 from service.runtime.engine import Answer
 from service.runtime.metrics import Metrics
@@ -28,6 +37,19 @@ class Answered:
     model: ServingModel
     picture: Picture
     answer: Answer
+    timing: Mapping[str, float]
+    """Seconds of each stage, by its name."""
+
+    @property
+    def server_timing(self) -> str:
+        """The value of the header Server-Timing: milliseconds of each stage."""
+        return ", ".join(f"{name};dur={1000 * s:.2f}" for name, s in self.timing.items())
+
+
+class TimeoutInvalid(FendError):
+    """The header X-Request-Timeout is no number of seconds."""
+
+    code: ClassVar[str] = "timeout_invalid"
 
 
 class Answering:
@@ -46,41 +68,109 @@ class Answering:
         self._metrics = metrics
         self._traces = traces
         self._timeout_s = settings.request_timeout_s
+        self._most_images = min(settings.max_request_images, settings.queue_size)
         self._limits = DecodeLimits(settings.max_body_bytes, settings.max_pixels)
 
     async def answer(self, request: Request, model_name: str | None) -> Answered:
         """The answer to the picture in the body of `request`.
 
         Raises:
-            ModelUnknown, BundleError: before the body is read.
+            ModelUnknown, BundleError, TimeoutInvalid: before the body is read.
             UnsupportedMediaType, FileMissing, ImageError, TensorInvalid: the picture's fault.
             Overloaded, DeadlineExceeded, ClientGone, AnswerNotFinite.
         """
         model = self._repository.get(model_name)
+        timeout_s = self.timeout_s(request)
         upload = await read_upload(request)
-        with model.batcher.admission():
-            return await while_connected(request, self._answer(model, upload))
+        deadline_s = time.monotonic() + timeout_s
+        with model.batcher.admission(1, deadline_s):
+            return await while_connected(request, self.take_through(model, upload, deadline_s))
 
-    async def _answer(self, model: ServingModel, upload: Upload) -> Answered:
+    async def answer_all(
+        self, request: Request, model_name: str | None
+    ) -> list[Answered | FendError]:
+        """The answers to all pictures in the form of `request`, in order; each is its solo answer.
+
+        They are admitted together, so a full house refuses them as it refuses one.
+
+        Raises:
+            ModelUnknown, BundleError, TimeoutInvalid: before the body is read.
+            UnsupportedMediaType, FileMissing, TooManyImages, Overloaded, ClientGone.
+        """
+        model = self._repository.get(model_name)
+        timeout_s = self.timeout_s(request)
+        uploads = await read_uploads(request, self._most_images)
+        deadline_s = time.monotonic() + timeout_s
+
+        async def one(upload: Upload) -> Answered | FendError:
+            try:
+                return await self.take_through(model, upload, deadline_s)
+            except FendError as error:
+                return error
+
+        with model.batcher.admission(len(uploads), deadline_s):
+            return await while_connected(request, _all(one(upload) for upload in uploads))
+
+    def timeout_s(self, request: Request) -> float:
+        """The caller's patience from X-Request-Timeout, at most the service's own.
+
+        Raises:
+            TimeoutInvalid.
+        """
+        given = request.headers.get("x-request-timeout")
+        if given is None:
+            return self._timeout_s
         try:
-            async with asyncio.timeout(self._timeout_s):
+            wanted_s = float(given)
+        except ValueError:
+            wanted_s = math.nan
+        if not wanted_s > 0:
+            raise TimeoutInvalid(
+                f"X-Request-Timeout is {given[:40]!r}; send seconds above 0, such as 2.5"
+            )
+        return min(wanted_s, self._timeout_s)
+
+    async def take_through(
+        self, model: ServingModel, upload: Upload, deadline_s: float
+    ) -> Answered:
+        """Decode and answer one picture that has been admitted.
+
+        Raises:
+            ImageError, TensorInvalid, DeadlineExceeded, AnswerNotFinite.
+        """
+        started_s = time.monotonic()
+        try:
+            async with asyncio.timeout(deadline_s - started_s):
                 spec = model.manifest.content.input
                 with self._traces.span("decode"):
                     picture = await self.off_loop(
                         "decode", lambda: read_picture(upload, spec, self._limits)
                     )
+                decoded_s = time.monotonic()
                 with self._traces.span("infer"):  # the wait in the queue included
-                    answer = await model.batcher.submit(picture.pixels)
+                    served = await model.batcher.submit(picture.pixels, deadline_s)
         except TimeoutError as error:
+            waited_s = deadline_s - started_s
             raise DeadlineExceeded(
-                f"no answer within {self._timeout_s:g} s; the work is dropped, retry later"
+                f"no answer within {waited_s:.3g} s; the work is dropped, retry later"
             ) from error
-        content = model.manifest.content
-        label = content.labels[int(answer.probabilities.argmax())]
-        self._metrics.predictions.labels(model.manifest.name, model.manifest.version, label).inc()
-        flagged = str(answer.suspicion > content.suspicion.threshold).lower()
-        self._metrics.suspicion_score.labels(model.manifest.name, flagged).observe(answer.suspicion)
-        return Answered(model, picture, answer)
+        answer = served.result
+        self._count(model, answer)
+        timing = {
+            "decode": decoded_s - started_s,
+            "queue": served.queue_s,
+            "compute": served.compute_s,
+        }
+        return Answered(model, picture, answer, timing)
+
+    def _count(self, model: ServingModel, answer: Answer) -> None:
+        name, version, content = model.manifest.name, model.manifest.version, model.manifest.content
+        label = content.labels[
+            max(range(len(content.labels)), key=answer.probabilities.__getitem__)
+        ]
+        self._metrics.predictions.labels(name, version, label).inc()
+        flagged = "true" if answer.suspicion > content.suspicion.threshold else "false"
+        self._metrics.suspicion_score.labels(name, flagged).observe(answer.suspicion)
 
     async def off_loop(self, stage: str, work: Callable[[], T]) -> T:
         """Run `work` in a decode thread, and measure it as `stage`."""
@@ -94,3 +184,8 @@ class Answering:
                 self._metrics.inference_compute.labels(stage).observe(duration_s)
 
         return await asyncio.get_running_loop().run_in_executor(self._decoders, timed)
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Their results in order; cancelling cancels every one."""
+    return await asyncio.gather(*works)

@@ -3,7 +3,7 @@
 import base64
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 
 from fend.answers import DEFAULT_TOP_K, Classification, TopKInvalid, classification
 from fend.images import encode_png
@@ -17,6 +17,13 @@ ModelName = Annotated[
     str | None, Query(description="Which model answers; the default one when not given.")
 ]
 
+TopK = Annotated[
+    int | None, Query(ge=1, description="How many labels to list, at most the model's.")
+]
+Include = Annotated[
+    list[Literal["denoised"]] | None, Query(description="What to add to the answer.")
+]
+
 
 @router.post(
     "/classify",
@@ -26,36 +33,45 @@ ModelName = Annotated[
 )
 async def classify(
     request: Request,
+    response: Response,
     model: ModelName = None,
-    top_k: Annotated[
-        int | None, Query(ge=1, description="How many labels to list, at most the model's.")
-    ] = None,
-    include: Annotated[
-        list[Literal["denoised"]] | None, Query(description="What to add to the answer.")
-    ] = None,
+    top_k: TopK = None,
+    include: Include = None,
 ) -> Classification:
     """Clean one image, classify it, and say how the answer compares with the uncleaned one."""
     answering: Answering = request.app.state.answering
+    wanted = labels_wanted(request, model, top_k)
+    answered = await answering.answer(request, model)
+    response.headers["Server-Timing"] = answered.server_timing
+    return await classified(answering, answered, wanted, denoised=bool(include))
+
+
+def labels_wanted(request: Request, model: str | None, top_k: int | None) -> int:
+    """How many labels the answer lists.
+
+    Raises:
+        ModelUnknown, BundleError, TopKInvalid.
+    """
     classes = len(request.app.state.repository.get(model).bundle.labels)
     if top_k is not None and top_k > classes:
         raise TopKInvalid(f"top_k is {top_k}, and the model has {classes} labels; ask for fewer")
-    answered = await answering.answer(request, model)
-    denoised = None
-    if include:
-        pixels = answered.answer.denoised
-        png = await answering.off_loop("encode", lambda: encode_png(pixels))
-        denoised = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return _classification(answered, top_k or min(DEFAULT_TOP_K, classes), denoised)
+    return top_k or min(DEFAULT_TOP_K, classes)
 
 
-def _classification(answered: Answered, top_k: int, denoised: str | None) -> Classification:
-    answer = answered.answer
+async def classified(
+    answering: Answering, answered: Answered, top_k: int, *, denoised: bool
+) -> Classification:
+    """What is sent for an answer, with the cleaned image where that is wanted."""
+    answer, picture = answered.answer, None
+    if denoised:
+        png = await answering.off_loop("encode", lambda: encode_png(answer.denoised))
+        picture = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return classification(
         answered.model.manifest,
-        answer.probabilities.tolist(),
-        answer.undefended_probabilities.tolist(),
+        answer.probabilities,
+        answer.undefended_probabilities,
         answer.suspicion,
         answered.picture.report,
         top_k,
-        denoised,
+        picture,
     )

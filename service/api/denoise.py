@@ -29,4 +29,5 @@ async def denoise(request: Request, model: ModelName = None) -> Response:
     answered = await answering.answer(request, model)
     pixels = answered.answer.denoised
     png = await answering.off_loop("encode", lambda: encode_png(pixels))
-    return Response(png, media_type="image/png")
+    headers = {"Server-Timing": answered.server_timing}
+    return Response(png, media_type="image/png", headers=headers)

@@ -29,6 +29,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "dataset_too_large": 413,
     "image_too_large_bytes": 413,
     "image_too_many_pixels": 413,
+    "too_many_images": 413,
     "content_type_mismatch": 415,
     "unsupported_image_format": 415,
     "unsupported_media_type": 415,
@@ -95,8 +96,29 @@ def problem_response(
 ) -> JSONResponse:
     """The response for a problem of the request in `scope`; also counts and logs its code."""
     structlog.contextvars.bind_contextvars(code=code)
+    problem = _problem(scope, status, code, detail, errors)
+    return JSONResponse(
+        problem.model_dump(exclude_none=True),
+        status_code=status,
+        headers=dict(headers or {}),
+        media_type=MEDIA_TYPE,
+    )
+
+
+def part_problem(scope: Mapping[str, Any], error: FendError) -> Problem:
+    """What went wrong with one part of a request that is answered as a whole; also counts it."""
+    return _problem(scope, STATUS_OF_CODE.get(error.code, 422), error.code, str(error), None)
+
+
+def _problem(
+    scope: Mapping[str, Any],
+    status: int,
+    code: str,
+    detail: str,
+    errors: list[dict[str, Any]] | None,
+) -> Problem:
     scope["app"].state.metrics.requests_rejected.labels(code).inc()
-    problem = Problem(
+    return Problem(
         title=HTTPStatus(status).phrase if status in list(HTTPStatus) else "Client Gone",
         status=status,
         detail=detail,
@@ -104,12 +126,6 @@ def problem_response(
         code=code,
         request_id=scope["state"]["request_id"],
         errors=errors,
-    )
-    return JSONResponse(
-        problem.model_dump(exclude_none=True),
-        status_code=status,
-        headers=dict(headers or {}),
-        media_type=MEDIA_TYPE,
     )
 
 

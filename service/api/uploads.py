@@ -38,6 +38,12 @@ class FileMissing(FendError):
     code: ClassVar[str] = "file_missing"
 
 
+class TooManyImages(FendError):
+    """A batch holds more images than the service takes at once."""
+
+    code: ClassVar[str] = "too_many_images"
+
+
 class TensorInvalid(FendError):
     """The numbers are no picture for this model."""
 
@@ -94,6 +100,28 @@ async def read_upload(request: Request) -> Upload:
         f"cannot read {content_type[:100] or 'a body without a Content-Type'}; send {FORM_TYPE} "
         f"with a part 'file', or one of {', '.join(IMAGE_TYPES)}, or {TENSOR_TYPE} with 'pixels'"
     )
+
+
+async def read_uploads(request: Request, most: int) -> list[Upload]:
+    """The pictures in a form's parts `file`, in order: 1 to `most`.
+
+    Raises:
+        UnsupportedMediaType, FileMissing, TooManyImages.
+        HTTPException: 400 for a broken form.
+    """
+    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if content_type != FORM_TYPE:
+        raise UnsupportedMediaType(
+            f"cannot read {content_type[:100] or 'a body without a Content-Type'}; "
+            f"send {FORM_TYPE} with a part 'file' for each image"
+        )
+    async with request.form(max_files=most + 1, max_fields=16) as form:
+        files = [part for part in form.getlist("file") if isinstance(part, UploadFile)]
+        if not files:
+            raise FileMissing("the form has no file part called 'file'; send the images there")
+        if len(files) > most:
+            raise TooManyImages(f"a request may hold {most} images; send the others in another")
+        return [Upload(await file.read(), file.content_type or "") for file in files]
 
 
 def read_picture(upload: Upload, spec: InputSpec, limits: DecodeLimits) -> Picture:

@@ -3,8 +3,9 @@ for a batch to fill.
 
     submit() --> queue --> [worker: take all that wait, drop the dead, infer] --> each future
 
-One caller never harms another: a caller that left is dropped when the batch is formed, and a batch
-that fails as a whole is run again one by one, so that only what is broken fails.
+One caller never harms another: who has left, or whose time is up, is dropped when the batch is
+formed, and a batch that fails as a whole is run again one by one, so that only what is broken
+fails. What cannot be answered in time is refused at the door, by the measured time of batches.
 """
 
 import asyncio
@@ -16,13 +17,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
 from fend.errors import FendError
+from service.runtime.latency import LatencyModel
 from service.runtime.metrics import Metrics
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-SERVICE_TIME_WEIGHT = 0.2
-"""How much the newest batch counts in the running mean of the time an item takes."""
 
 
 class Overloaded(FendError):
@@ -47,10 +46,21 @@ class Stopping(FendError):
     code: ClassVar[str] = "stopping"
 
 
+@dataclass(frozen=True)
+class Served(Generic[Result]):
+    """A result and where its time went."""
+
+    result: Result
+    queue_s: float
+    compute_s: float
+    """Of the whole batch."""
+
+
 @dataclass(eq=False)
 class _Waiting(Generic[Item, Result]):
     item: Item
-    future: asyncio.Future[Result]
+    future: asyncio.Future[Served[Result]]
+    deadline_s: float
     since_s: float = field(default_factory=time.monotonic)
 
 
@@ -74,7 +84,7 @@ class Batcher(Generic[Item, Result]):
         self._metrics = metrics
         self._queue: asyncio.Queue[_Waiting[Item, Result]] = asyncio.Queue()
         self._admitted = 0
-        self._item_s = 0.0
+        self._latency = LatencyModel()
         self._worker: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -96,25 +106,39 @@ class Batcher(Generic[Item, Result]):
             self._settle(self._next(), Stopping("the service is stopping; retry elsewhere"))
 
     @contextmanager
-    def admission(self) -> Iterator[None]:
-        """A place among the `capacity` items in the works, from before decoding to the answer.
+    def admission(self, items: int = 1, deadline_s: float = math.inf) -> Iterator[None]:
+        """Places for `items` among the `capacity` in the works, from before decoding to the answer.
+
+        `deadline_s` is on the clock of `time.monotonic`.
 
         Raises:
-            Overloaded: all places are taken. Its `retry_after_s` is the measured time to empty.
+            Overloaded: there are not as many places, or the deadline would pass before the answer.
+                Its `retry_after_s` is the measured time until there is room.
         """
-        if self._admitted >= self._capacity:
-            raise Overloaded(max(1, math.ceil(self._admitted * self._item_s)))
-        self._admitted += 1
+        expected_s = self._latency.drain_s(self._admitted + items, self._max_batch)
+        late_s = expected_s - (deadline_s - time.monotonic())
+        if self._admitted + items > self._capacity:
+            raise Overloaded(max(1, math.ceil(expected_s)))
+        # With nothing in the works it is tried whatever is expected, or that could not be unlearnt.
+        if self._admitted and late_s > 0:
+            raise Overloaded(max(1, math.ceil(late_s)))
+        self._admitted += items
         try:
             yield
         finally:
-            self._admitted -= 1
+            self._admitted -= items
 
-    async def submit(self, item: Item) -> Result:
-        """The result for `item`; cancelling the caller drops the item."""
+    async def submit(self, item: Item, deadline_s: float = math.inf) -> Served[Result]:
+        """The result for `item`; cancelling the caller drops the item.
+
+        Raises:
+            DeadlineExceeded: its turn came too late; nothing was computed.
+            Stopping.
+        """
         if not self.alive:
             raise Stopping("the service is stopping; retry elsewhere")
-        waiting = _Waiting[Item, Result](item, asyncio.get_running_loop().create_future())
+        future = asyncio.get_running_loop().create_future()
+        waiting = _Waiting[Item, Result](item, future, deadline_s)
         self._queue.put_nowait(waiting)
         self._metrics.queue_depth.inc()
         return await waiting.future
@@ -125,9 +149,19 @@ class Batcher(Generic[Item, Result]):
             self._metrics.queue_depth.dec()
             while len(batch) < self._max_batch and not self._queue.empty():
                 batch.append(self._next())
-            batch = [waiting for waiting in batch if not waiting.future.done()]
+            batch = self._still_wanted(batch)
             if batch:
                 await self._run(batch)
+
+    def _still_wanted(self, batch: list[_Waiting[Item, Result]]) -> list[_Waiting[Item, Result]]:
+        now_s = time.monotonic()
+        for waiting in batch:
+            if waiting.future.done():
+                self._metrics.dropped.labels("client_gone").inc()
+            elif waiting.deadline_s <= now_s:
+                self._metrics.dropped.labels("deadline_exceeded").inc()
+                self._settle(waiting, DeadlineExceeded("the model was not free in time"))
+        return [waiting for waiting in batch if not waiting.future.done()]
 
     def _next(self) -> _Waiting[Item, Result]:
         self._metrics.queue_depth.dec()
@@ -151,17 +185,17 @@ class Batcher(Generic[Item, Result]):
             for waiting in batch:
                 await self._run([waiting])
             return
+        compute_s = time.monotonic() - started_s
         self._metrics.batch_size.observe(len(batch))
-        self._measure((time.monotonic() - started_s) / len(batch))
+        self._latency.observe(len(batch), compute_s)
         for waiting, outcome in settled:
-            self._settle(waiting, outcome)
-
-    def _measure(self, item_s: float) -> None:
-        weight = SERVICE_TIME_WEIGHT if self._item_s else 1.0
-        self._item_s += weight * (item_s - self._item_s)
+            if not isinstance(outcome, FendError):
+                self._settle(waiting, Served(outcome, started_s - waiting.since_s, compute_s))
+            else:
+                self._settle(waiting, outcome)
 
     @staticmethod
-    def _settle(waiting: _Waiting[Item, Result], outcome: Result | Exception) -> None:
+    def _settle(waiting: _Waiting[Item, Result], outcome: Served[Result] | Exception) -> None:
         # The caller may have left at any moment; an answer to nobody must not end the worker.
         if waiting.future.done():
             return

@@ -1,7 +1,6 @@
 """One bundle on one device: batches of images to answers, on the inference thread."""
 
 import asyncio
-import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -15,6 +14,8 @@ from fend.bundle import Bundle, BundleIncompatible
 from fend.errors import FendError
 from fend.pipeline import suspicion
 from service.runtime.metrics import Metrics
+
+NOT_FINITE = "the model has no finite answer to this image; the model is at fault"
 
 
 class DeviceUnavailable(FendError):
@@ -31,14 +32,14 @@ class AnswerNotFinite(FendError):
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a model says of one image; all on the CPU."""
+    """What a model says of one image; on the CPU."""
 
     denoised: Tensor
     """(C,H,W) in [0, 1]."""
-    probabilities: Tensor
-    """(classes,), of the denoised image: the answer."""
-    undefended_probabilities: Tensor
-    """(classes,), of the image as it came."""
+    probabilities: list[float]
+    """Of each class, for the denoised image: the answer."""
+    undefended_probabilities: list[float]
+    """Of each class, for the image as it came."""
     suspicion: float
     """How far the two disagree, in [0, 1]."""
 
@@ -69,7 +70,7 @@ class Engine:
         self._bundle = bundle
         self._device = device
         self._thread = thread
-        self._metrics = metrics
+        self._compute = metrics.inference_compute.labels("infer")
 
     async def infer(self, images: Sequence[Tensor]) -> list[Answer | AnswerNotFinite]:
         """One outcome for each image, float32 (C,H,W) in [0, 1], in order."""
@@ -106,17 +107,19 @@ class Engine:
     def _infer(self, images: Sequence[Tensor]) -> list[Answer | AnswerNotFinite]:
         started_s = time.perf_counter()
         answers = self._bundle.defence.answer(torch.stack(list(images)).to(self._device))
-        scores = suspicion(answers.logits, answers.undefended_logits).cpu()
-        probabilities = answers.logits.softmax(1).cpu()
-        undefended = answers.undefended_logits.softmax(1).cpu()
+        scores = suspicion(answers.logits, answers.undefended_logits)
+        probabilities = answers.logits.softmax(1)
+        undefended = answers.undefended_logits.softmax(1)
         denoised = answers.denoised.clamp(0.0, 1.0).cpu()
-        self._metrics.inference_compute.labels("infer").observe(time.perf_counter() - started_s)
-        rows = zip(denoised, probabilities, undefended, scores.tolist(), strict=True)
-        return [_finite(Answer(*row)) for row in rows]
-
-
-def _finite(answer: Answer) -> Answer | AnswerNotFinite:
-    total = answer.probabilities.sum() + answer.undefended_probabilities.sum()
-    if math.isfinite(float(total + answer.denoised.sum())):
-        return answer
-    return AnswerNotFinite("the model has no finite answer to this image; the model is at fault")
+        # To Python's numbers here, once for the batch: the event loop has better things to do.
+        finite = (probabilities + undefended).isfinite().all(1).cpu()
+        finite &= denoised.isfinite().flatten(1).all(1)
+        rows = zip(
+            denoised, probabilities.tolist(), undefended.tolist(), scores.tolist(), strict=True
+        )
+        outcomes = [
+            Answer(*row) if ok else AnswerNotFinite(NOT_FINITE)
+            for row, ok in zip(rows, finite.tolist(), strict=True)
+        ]
+        self._compute.observe(time.perf_counter() - started_s)
+        return outcomes

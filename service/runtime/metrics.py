@@ -59,9 +59,15 @@ class Metrics:
             "Images that wait for a model to be free.",
             registry=self.registry,
         )
+        self.dropped = Counter(
+            "fend_dropped_total",
+            "Images dropped before the model saw them: client_gone or deadline_exceeded.",
+            ["reason"],
+            registry=self.registry,
+        )
         self.requests_rejected = Counter(
             "fend_requests_rejected_total",
-            "Requests that were answered with a problem, by its code.",
+            "Requests, or images of a batch, that were answered with a problem, by its code.",
             ["reason"],
             registry=self.registry,
         )

@@ -1,12 +1,16 @@
 """The batcher: together where they wait together, and never at the cost of a batch-mate."""
 
 import asyncio
+import math
+import time
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fend.errors import FendError
-from service.runtime.batcher import Batcher, Overloaded, Stopping
+from service.runtime.batcher import Batcher, DeadlineExceeded, Overloaded, Stopping
 from service.runtime.metrics import Metrics
 
 
@@ -32,6 +36,10 @@ def make(model: Doubler, *, max_batch: int = 8, capacity: int = 100) -> Batcher[
     return batcher
 
 
+async def result(batcher: Batcher[int, int], item: int, deadline_s: float = math.inf) -> int:
+    return (await batcher.submit(item, deadline_s)).result
+
+
 async def settle() -> None:
     """Let everything that can run, run."""
     for _ in range(20):
@@ -43,10 +51,10 @@ def test_one_alone_does_not_wait_and_those_who_wait_go_together() -> None:
         model = Doubler()
         batcher = make(model)
         model.open.clear()
-        first = asyncio.create_task(batcher.submit(1))
+        first = asyncio.create_task(result(batcher, 1))
         await settle()
         assert model.batches == [[1]]
-        rest = [asyncio.create_task(batcher.submit(item)) for item in range(20, 30)]
+        rest = [asyncio.create_task(result(batcher, item)) for item in range(20, 30)]
         await settle()
         assert model.batches == [[1]], "the model is busy: the rest must wait"
         model.open.set()
@@ -63,13 +71,13 @@ def test_a_bad_item_fails_alone() -> None:
         model = Doubler()
         batcher = make(model)
         answers = await asyncio.gather(
-            *(batcher.submit(item) for item in (1, 7, 13, 4)), return_exceptions=True
+            *(result(batcher, item) for item in (1, 7, 13, 4)), return_exceptions=True
         )
         assert answers[0] == 2
         assert isinstance(answers[1], FendError)
         assert isinstance(answers[2], RuntimeError)
         assert answers[3] == 8
-        assert await batcher.submit(5) == 10
+        assert await result(batcher, 5) == 10
         await batcher.stop()
 
     asyncio.run(scenario())
@@ -80,9 +88,9 @@ def test_cancelled_callers_are_dropped_and_the_kept_ones_are_answered() -> None:
         model = Doubler()
         batcher = make(model)
         model.open.clear()
-        running = [asyncio.create_task(batcher.submit(1))]
+        running = [asyncio.create_task(result(batcher, 1))]
         await settle()
-        waiting = [asyncio.create_task(batcher.submit(item)) for item in (2, 3, 4)]
+        waiting = [asyncio.create_task(result(batcher, item)) for item in (2, 3, 4)]
         await settle()
         running[0].cancel()  # while the model computes its answer
         waiting[1].cancel()  # while it waits
@@ -91,7 +99,7 @@ def test_cancelled_callers_are_dropped_and_the_kept_ones_are_answered() -> None:
         assert await waiting[0] == 4
         assert await waiting[2] == 8
         assert model.batches == [[1], [2, 4]], "a caller that left must not be computed for"
-        assert await batcher.submit(9) == 18
+        assert await result(batcher, 9) == 18
         await batcher.stop()
 
     asyncio.run(scenario())
@@ -106,7 +114,7 @@ def test_a_full_house_is_refused_with_the_measured_time_to_wait() -> None:
                 pass
             assert refused.value.retry_after_s >= 1
         with batcher.admission():
-            assert await batcher.submit(1) == 2
+            assert await result(batcher, 1) == 2
         await batcher.stop()
 
     asyncio.run(scenario())
@@ -117,14 +125,84 @@ def test_stopping_leaves_nobody_waiting() -> None:
         model = Doubler()
         batcher = make(model)
         model.open.clear()
-        tasks = [asyncio.create_task(batcher.submit(1))]
+        tasks = [asyncio.create_task(result(batcher, 1))]
         await settle()
-        tasks.append(asyncio.create_task(batcher.submit(2)))
+        tasks.append(asyncio.create_task(result(batcher, 2)))
         await settle()
         await batcher.stop()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(answer) for answer in answers] == [Stopping, Stopping]
         with pytest.raises(Stopping):
-            await batcher.submit(3)
+            await result(batcher, 3)
+
+    asyncio.run(scenario())
+
+
+def test_whose_time_is_up_is_dropped_and_not_computed_for() -> None:
+    async def scenario() -> None:
+        model = Doubler()
+        batcher = make(model)
+        model.open.clear()
+        running = asyncio.create_task(result(batcher, 1))
+        await settle()
+        hasty = asyncio.create_task(result(batcher, 2, time.monotonic() - 1))
+        patient = asyncio.create_task(result(batcher, 3, time.monotonic() + 60))
+        await settle()
+        model.open.set()
+        assert await running == 2
+        assert await patient == 6
+        with pytest.raises(DeadlineExceeded):
+            await hasty
+        assert model.batches == [[1], [3]]
+        await batcher.stop()
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_be_in_time_is_refused_at_the_door() -> None:
+    async def scenario() -> None:
+        model = Doubler()
+        batcher = make(model, max_batch=1)
+        model.open.clear()
+        slow = asyncio.create_task(result(batcher, 1))
+        await asyncio.sleep(0.2)  # so long takes a batch, as far as the batcher can know
+        model.open.set()
+        await slow
+        with batcher.admission(5):
+            with (
+                pytest.raises(Overloaded) as refused,
+                batcher.admission(1, time.monotonic() + 0.1),
+            ):
+                pass
+            assert refused.value.retry_after_s >= 1
+            with batcher.admission(1, time.monotonic() + 600):
+                pass
+        # With nothing else in the works the same deadline is tried: the model may be faster now.
+        with batcher.admission(1, time.monotonic() + 0.1):
+            assert await result(batcher, 2) == 4
+        await batcher.stop()
+
+    asyncio.run(scenario())
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.tuples(st.integers(20, 10_000), st.integers(0, 5)), min_size=1, max_size=60),
+    st.integers(1, 9),
+)
+def test_any_interleaving_and_batch_size_gives_everyone_their_own_answer(
+    callers: list[tuple[int, int]], max_batch: int
+) -> None:
+    async def scenario() -> None:
+        batcher = make(Doubler(), max_batch=max_batch)
+
+        async def ask(item: int, turns: int) -> int:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return await result(batcher, item)
+
+        answers = await asyncio.gather(*(ask(*caller) for caller in callers))
+        assert answers == [2 * item for item, _ in callers]
+        await batcher.stop()
 
     asyncio.run(scenario())
