@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from fastapi import Depends, FastAPI
+from pydantic.json_schema import models_json_schema
 
 import fend
 from service.api import (
@@ -26,6 +27,8 @@ from service.api.health import Readiness
 from service.api.limits import QUIET_ROUTES, RequestLimits
 from service.api.problems import Problem, add_problem_handlers
 from service.api.security import admin_token, require_admin
+from service.api.v2 import infer, metadata, repository
+from service.api.v2.protocol import InferRequest
 from service.runtime.jobs import AuditJobs
 from service.runtime.lifecycle import Lifecycle
 from service.runtime.metrics import Metrics
@@ -64,7 +67,17 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
     app.state.repository = Repository(settings, metrics)
     app.state.audits = AuditJobs(settings, app.state.repository, metrics, base_url)
 
-    for public in (classify, classify_batch, denoise, models, health, console):
+    for public in (
+        classify,
+        classify_batch,
+        denoise,
+        models,
+        health,
+        console,
+        infer,
+        metadata,
+        repository,
+    ):
         app.include_router(public.router)
     for guarded in (audits, audit_events, datasets):
         app.include_router(guarded.router, dependencies=[Depends(require_admin)])
@@ -76,7 +89,7 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
         exceptions={datasets.PATH: settings.max_dataset_bytes + 64 * 1024},
         metrics=metrics,
     )
-    _document_problems(app)
+    _document_bodies(app)
     return app
 
 
@@ -103,14 +116,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(state.traces.close)
 
 
-def _document_problems(app: FastAPI) -> None:
-    """Add the schema that the problem responses of the routes refer to."""
+def _document_bodies(app: FastAPI) -> None:
+    """Add the schemas that the routes refer to by name, and FastAPI cannot see."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
         schema = plain()
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-        schemas.setdefault("Problem", Problem.model_json_schema())
+        _, extra = models_json_schema(
+            [(Problem, "serialization"), (InferRequest, "validation")],
+            ref_template="#/components/schemas/{model}",
+        )
+        schemas |= extra["$defs"]
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from fastapi import Request
@@ -14,6 +15,7 @@ from fend.errors import FendError
 from fend.images import DecodeLimits
 from service.api.uploads import (
     Picture,
+    PictureReader,
     Upload,
     read_picture,
     read_upload,
@@ -68,7 +70,7 @@ class Answering:
         self._metrics = metrics
         self._traces = traces
         self._timeout_s = settings.request_timeout_s
-        self._most_images = min(settings.max_request_images, settings.queue_size)
+        self.most_images = min(settings.max_request_images, settings.queue_size)
         self._limits = DecodeLimits(settings.max_body_bytes, settings.max_pixels)
 
     async def answer(self, request: Request, model_name: str | None) -> Answered:
@@ -84,7 +86,8 @@ class Answering:
         upload = await read_upload(request)
         deadline_s = time.monotonic() + timeout_s
         with model.batcher.admission(1, deadline_s):
-            return await while_connected(request, self.take_through(model, upload, deadline_s))
+            read = partial(read_picture, upload)
+            return await while_connected(request, self.take_through(model, read, deadline_s))
 
     async def answer_all(
         self, request: Request, model_name: str | None
@@ -99,12 +102,12 @@ class Answering:
         """
         model = self._repository.get(model_name)
         timeout_s = self.timeout_s(request)
-        uploads = await read_uploads(request, self._most_images)
+        uploads = await read_uploads(request, self.most_images)
         deadline_s = time.monotonic() + timeout_s
 
         async def one(upload: Upload) -> Answered | FendError:
             try:
-                return await self.take_through(model, upload, deadline_s)
+                return await self.take_through(model, partial(read_picture, upload), deadline_s)
             except FendError as error:
                 return error
 
@@ -131,9 +134,9 @@ class Answering:
         return min(wanted_s, self._timeout_s)
 
     async def take_through(
-        self, model: ServingModel, upload: Upload, deadline_s: float
+        self, model: ServingModel, read: PictureReader, deadline_s: float
     ) -> Answered:
-        """Decode and answer one picture that has been admitted.
+        """Read and answer one picture that has been admitted.
 
         Raises:
             ImageError, TensorInvalid, DeadlineExceeded, AnswerNotFinite.
@@ -143,9 +146,7 @@ class Answering:
             async with asyncio.timeout(deadline_s - started_s):
                 spec = model.manifest.content.input
                 with self._traces.span("decode"):
-                    picture = await self.off_loop(
-                        "decode", lambda: read_picture(upload, spec, self._limits)
-                    )
+                    picture = await self.off_loop("decode", lambda: read(spec, self._limits))
                 decoded_s = time.monotonic()
                 with self._traces.span("infer"):  # the wait in the queue included
                     served = await model.batcher.submit(picture.pixels, deadline_s)

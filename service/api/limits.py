@@ -20,7 +20,9 @@ from service.api.problems import fend_problem, problem_response
 from service.runtime.metrics import Metrics
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-QUIET_ROUTES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+QUIET_ROUTES = frozenset(
+    {"/livez", "/readyz", "/healthz", "/metrics", "/v2/health/live", "/v2/health/ready"}
+)
 """Asked every few seconds by machines; logged only when they fail."""
 
 LINGER_S = 1.0

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details, all from one table."""
+"""Errors as RFC 9457 problem details, or as /v2 wants them, all from one table."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -16,6 +16,7 @@ from service.runtime.batcher import Overloaded
 
 STATUS_OF_CODE: Mapping[str, int] = {
     "form_invalid": 400,
+    "protocol_invalid": 400,
     "unauthorized": 401,
     "model_unknown": 404,
     "audit_unknown": 404,
@@ -51,6 +52,9 @@ STATUS_OF_CODE: Mapping[str, int] = {
 """The status of each code; a code that is not here is 422: the request cannot be answered."""
 
 MEDIA_TYPE = "application/problem+json"
+
+OPEN_INFERENCE = "/v2/"
+"""Below this path errors are in the form of the Open Inference Protocol."""
 
 
 class Problem(BaseModel):
@@ -97,6 +101,8 @@ def problem_response(
     """The response for a problem of the request in `scope`; also counts and logs its code."""
     structlog.contextvars.bind_contextvars(code=code)
     problem = _problem(scope, status, code, detail, errors)
+    if f"{scope['path']}/".startswith(OPEN_INFERENCE):
+        return JSONResponse({"error": detail}, status_code=status, headers=dict(headers or {}))
     return JSONResponse(
         problem.model_dump(exclude_none=True),
         status_code=status,

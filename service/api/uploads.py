@@ -1,8 +1,7 @@
 """From the body of a request to the pixels a model takes, and the wait for its answer."""
 
 import asyncio
-import math
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -80,6 +79,10 @@ class Picture:
     report: InputReport
 
 
+PictureReader = Callable[[InputSpec, DecodeLimits], Picture]
+"""Makes a picture for a model; takes milliseconds and more, so not on the event loop."""
+
+
 async def read_upload(request: Request) -> Upload:
     """The picture in the body of `request`: the form's part `file`, or the whole body.
 
@@ -131,10 +134,7 @@ def read_picture(upload: Upload, spec: InputSpec, limits: DecodeLimits) -> Pictu
         ImageError, TensorInvalid.
     """
     if upload.content_type == TENSOR_TYPE:
-        pixels = _read_tensor(upload.data, spec)
-        size_px = (spec.height_px, spec.width_px)
-        report = InputReport(format="tensor", size_px=size_px, resized=False, inverted=False)
-        return Picture(pixels, report)
+        return tensor_picture(_read_tensor(upload.data, spec), spec)
     image = decode(upload.data, spec, limits, upload.content_type)
     report = InputReport(
         format=image.source_format,
@@ -143,6 +143,28 @@ def read_picture(upload: Upload, spec: InputSpec, limits: DecodeLimits) -> Pictu
         inverted=image.inverted,
     )
     return Picture(image.pixels, report)
+
+
+def tensor_picture(pixels: Tensor, spec: InputSpec) -> Picture:
+    """The picture that is these numbers: float32 (C,H,W), or (H,W) of a grey one.
+
+    Raises:
+        TensorInvalid: they have another shape, or are not all in [0, 1].
+    """
+    shape, wanted = (spec.channels, spec.height_px, spec.width_px), _wanted(spec)
+    if pixels.shape == shape[1:] and spec.channels == 1:
+        pixels = pixels.unsqueeze(0)
+    if pixels.shape != shape:
+        raise TensorInvalid(f"the pixels have shape {list(pixels.shape)}; send {wanted}")
+    if not torch.isfinite(pixels).all():
+        raise TensorInvalid(f"there is NaN or infinity among the pixels; send {wanted}")
+    if pixels.min() < 0 or pixels.max() > 1:
+        raise TensorInvalid(
+            f"the pixels go from {pixels.min():g} to {pixels.max():g}; send {wanted}"
+        )
+    size_px = (spec.height_px, spec.width_px)
+    report = InputReport(format="tensor", size_px=size_px, resized=False, inverted=False)
+    return Picture(pixels, report)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -171,26 +193,18 @@ async def _disconnect(request: Request) -> None:
 
 
 def _read_tensor(data: bytes, spec: InputSpec) -> Tensor:
-    shape = (spec.channels, spec.height_px, spec.width_px)
-    wanted = f"numbers in [0, 1] of shape {list(shape)}"
-    if spec.channels == 1:
-        wanted += f" or {list(shape[1:])}"
-    if len(data) > MAX_BYTES_A_NUMBER * math.prod(shape) + 1024:
+    numbers, wanted = spec.channels * spec.height_px * spec.width_px, _wanted(spec)
+    if len(data) > MAX_BYTES_A_NUMBER * numbers + 1024:
         raise TensorInvalid(f"the body is too long; send {wanted}")
     try:
-        pixels = torch.tensor(TensorBody.model_validate_json(data).pixels, dtype=torch.float32)
+        return torch.tensor(TensorBody.model_validate_json(data).pixels, dtype=torch.float32)
     except ValidationError as error:
         raise TensorInvalid(f"{error.errors()[0]['msg']}; send {{'pixels': ...}}") from error
     except ValueError as error:  # rows of different lengths
         raise TensorInvalid(f"the rows differ in length; send {wanted}") from error
-    if pixels.shape == shape[1:] and spec.channels == 1:
-        pixels = pixels.unsqueeze(0)
-    if pixels.shape != shape:
-        raise TensorInvalid(f"the pixels have shape {list(pixels.shape)}; send {wanted}")
-    if not torch.isfinite(pixels).all():
-        raise TensorInvalid(f"there is NaN or infinity among the pixels; send {wanted}")
-    if pixels.min() < 0 or pixels.max() > 1:
-        raise TensorInvalid(
-            f"the pixels go from {pixels.min():g} to {pixels.max():g}; send {wanted}"
-        )
-    return pixels
+
+
+def _wanted(spec: InputSpec) -> str:
+    shape = [spec.channels, spec.height_px, spec.width_px]
+    wanted = f"numbers in [0, 1] of shape {shape}"
+    return f"{wanted} or {shape[1:]}" if spec.channels == 1 else wanted

@@ -1,0 +1,89 @@
+"""Tensors as bytes: little-endian, row by row, no padding; strings with their length before them.
+
+This is Triton's binary tensor data extension.
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from service.api.v2.protocol import HEADER_LENGTH, ProtocolInvalid
+
+_LENGTH = struct.Struct("<I")
+
+
+def split(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
+    """The JSON and the tensors of a body, by the value of `HEADER_LENGTH`.
+
+    Raises:
+        ProtocolInvalid: the value is no length within the body.
+    """
+    if header_length is None:
+        return body, b""
+    if not (header_length.isascii() and header_length.isdecimal() and len(header_length) < 16):
+        raise ProtocolInvalid(
+            f"{HEADER_LENGTH} is {header_length[:40]!r}; send the number of bytes of the JSON"
+        )
+    length = int(header_length)
+    if length > len(body):
+        raise ProtocolInvalid(
+            f"{HEADER_LENGTH} is {length}, and the body has {len(body)} bytes; "
+            "send the length of the JSON alone"
+        )
+    return body[:length], body[length:]
+
+
+def unpack_fp32(data: bytes, count: int) -> Tensor:
+    """`count` numbers, float32 (count,).
+
+    Raises:
+        ProtocolInvalid: another number of bytes than that takes.
+    """
+    if len(data) != 4 * count:
+        raise ProtocolInvalid(
+            f"{count} numbers of FP32 take {4 * count} bytes, and {len(data)} were sent"
+        )
+    return torch.from_numpy(np.frombuffer(data, "<f4").astype(np.float32))
+
+
+def unpack_bytes(data: bytes, count: int) -> list[bytes]:
+    """`count` strings.
+
+    Raises:
+        ProtocolInvalid: the lengths do not add up to exactly these bytes.
+    """
+    elements = []
+    start = 0
+    for index in range(count):
+        if len(data) - start < _LENGTH.size:
+            raise ProtocolInvalid(f"the bytes end before element {index} of {count}")
+        (length,) = _LENGTH.unpack_from(data, start)
+        start += _LENGTH.size
+        if len(data) - start < length:
+            raise ProtocolInvalid(
+                f"element {index} should have {length} bytes, and {len(data) - start} are left; "
+                "send each element as its length, 4 bytes little-endian, and its bytes"
+            )
+        elements.append(data[start : start + length])
+        start += length
+    if start != len(data):
+        raise ProtocolInvalid(f"{len(data) - start} bytes are left after the last of {count}")
+    return elements
+
+
+def pack_fp32(values: Sequence[float]) -> bytes:
+    """The bytes of FP32 numbers."""
+    return np.array(values, "<f4").tobytes()
+
+
+def pack_int64(values: Sequence[int]) -> bytes:
+    """The bytes of INT64 numbers."""
+    return np.array(values, "<i8").tobytes()
+
+
+def pack_bytes(elements: Iterable[bytes]) -> bytes:
+    """The bytes of strings."""
+    return b"".join(_LENGTH.pack(len(element)) + element for element in elements)

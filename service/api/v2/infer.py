@@ -1,0 +1,141 @@
+"""POST /v2/models/{name}/infer: pictures in, answers out."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
+
+from service.api.answering import Answered, Answering
+from service.api.uploads import PictureReader, UnsupportedMediaType, while_connected
+from service.api.v2.binary import split
+from service.api.v2.metadata import model_of
+from service.api.v2.outputs import check_outputs, infer_response
+from service.api.v2.pictures import IMAGE, pictures, raw_picture
+from service.api.v2.protocol import (
+    HEADER_LENGTH,
+    InferInput,
+    InferRequest,
+    InferResponse,
+    ProtocolInvalid,
+    error_docs,
+)
+from service.runtime.repository import ServingModel
+
+router = APIRouter(prefix="/v2/models/{name}", tags=["open inference protocol"])
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+_DOCS: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {
+        200: {
+            "description": "The outputs, as JSON, or JSON and the bytes of the tensors.",
+            "model": InferResponse,
+            "content": {"application/octet-stream": _BINARY},
+        },
+        **error_docs(400, 404, 413, 415, 422, 429, 503, 504),
+    },
+    "openapi_extra": {
+        "parameters": [
+            {
+                "name": HEADER_LENGTH,
+                "in": "header",
+                "description": "The length of the JSON in bytes, where tensors follow it; 0 where "
+                "the body is one encoded image and nothing else.",
+                "schema": {"type": "integer", "minimum": 0},
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}},
+                "application/octet-stream": _BINARY,
+            },
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a body asks for."""
+
+    request: InferRequest
+    readers: list[PictureReader]
+
+
+@router.post("/infer", **_DOCS)
+async def infer(request: Request, name: str) -> Response:
+    """Clean and classify one or many images."""
+    return await _infer(request, name, None)
+
+
+@router.post("/versions/{version}/infer", **_DOCS)
+async def infer_version(request: Request, name: str, version: str) -> Response:
+    """Clean and classify one or many images, by this version of the model or not at all."""
+    return await _infer(request, name, version)
+
+
+async def _infer(request: Request, name: str, version: str | None) -> Response:
+    model = model_of(request, name, version)
+    answering: Answering = request.app.state.answering
+    timeout_s = answering.timeout_s(request)
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedMediaType(
+            f"cannot read a body with Content-Encoding {encoding[:40]!r}; send it as it is"
+        )
+    body, header_length = await request.body(), request.headers.get(HEADER_LENGTH)
+    deadline_s = time.monotonic() + timeout_s
+
+    async def work() -> Response:
+        asked = await answering.off_loop(
+            "decode", lambda: _read(body, header_length, model, answering.most_images)
+        )
+        if others := len(asked.readers) - 1:
+            places.enter_context(model.batcher.admission(others, deadline_s))
+        answers = await _all_or_none(
+            answering.take_through(model, reader, deadline_s) for reader in asked.readers
+        )
+        return await answering.off_loop("encode", lambda: infer_response(asked.request, answers))
+
+    with ExitStack() as places:
+        # A place for the first image before the body is looked at: that is work, too.
+        places.enter_context(model.batcher.admission(1, deadline_s))
+        return await while_connected(request, work())
+
+
+def _read(body: bytes, header_length: str | None, model: ServingModel, most: int) -> _Work:
+    """What `body` asks of `model`.
+
+    Raises:
+        ProtocolInvalid, TopKInvalid, TooManyImages.
+    """
+    header, binary = split(body, header_length)
+    content = model.manifest.content
+    if header_length is not None and not header:
+        raw = InferInput(name=IMAGE, datatype="BYTES", shape=[1])
+        return _Work(InferRequest(inputs=[raw]), raw_picture(binary))
+    try:
+        asked = InferRequest.model_validate_json(header)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ProtocolInvalid(f"{place or 'the body'}: {first['msg']}") from error
+    check_outputs(asked.outputs, content)
+    return _Work(asked, pictures(asked, binary, content.input, most))
+
+
+async def _all_or_none(works: Iterable[Any]) -> list[Answered]:
+    """The results in order; when one fails the others are dropped."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+    return [task.result() for task in tasks]

@@ -1,0 +1,158 @@
+"""From the input of a request to the pictures that are in it."""
+
+import base64
+import binascii
+import math
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fend.images import DecodeLimits, ImageError, InputSpec
+from service.api.uploads import (
+    Picture,
+    PictureReader,
+    TensorInvalid,
+    TooManyImages,
+    Upload,
+    read_picture,
+    tensor_picture,
+)
+from service.api.v2.binary import unpack_bytes, unpack_fp32
+from service.api.v2.protocol import InferInput, InferRequest, ProtocolInvalid, TensorMetadata
+
+IMAGE, PIXELS = "image", "pixels"
+
+
+def inputs(spec: InputSpec) -> list[TensorMetadata]:
+    """The inputs that a model takes, one of them at a time."""
+    return [
+        TensorMetadata(name=IMAGE, datatype="BYTES", shape=[-1]),
+        TensorMetadata(name=PIXELS, datatype="FP32", shape=[-1, *_size(spec)]),
+    ]
+
+
+def raw_picture(body: bytes) -> list[PictureReader]:
+    """The picture of a body that is nothing else."""
+    return [partial(read_picture, Upload(body, ""))]
+
+
+def pictures(
+    request: InferRequest, binary: bytes, spec: InputSpec, most: int
+) -> list[PictureReader]:
+    """What reads each picture of a request, in order: 1 to `most`.
+
+    Raises:
+        ProtocolInvalid, TooManyImages.
+    """
+    if len(request.inputs) != 1:
+        raise ProtocolInvalid(f"{len(request.inputs)} inputs were sent; {_wanted(spec)}")
+    [sent] = request.inputs
+    known = {wanted.name: wanted for wanted in inputs(spec)}
+    if sent.name not in known:
+        raise ProtocolInvalid(f"no input is called {sent.name[:100]!r}; {_wanted(spec)}")
+    if sent.datatype != known[sent.name].datatype:
+        raise ProtocolInvalid(
+            f"the datatype of {sent.name} is {sent.datatype[:100]!r}; {_wanted(spec)}"
+        )
+    count, *rest = sent.shape
+    if rest != known[sent.name].shape[1:] and not (sent.name == IMAGE and rest == [1]):
+        raise ProtocolInvalid(f"the shape of {sent.name} is {sent.shape}; {_wanted(spec)}")
+    if count > most:
+        raise TooManyImages(f"a request may hold {most} images; send the others in another")
+    _check_size(sent, binary)
+    read = _encoded if sent.name == IMAGE else _tensors
+    readers = read(sent, binary)
+    if count == 1:
+        return readers
+    return [partial(_numbered, index, reader) for index, reader in enumerate(readers)]
+
+
+def _check_size(sent: InferInput, binary: bytes) -> None:
+    size = sent.parameters.binary_data_size
+    if (sent.data is None) == (size is None):
+        raise ProtocolInvalid(
+            f"the values of {sent.name} must be in `data`, or follow the JSON as many bytes as "
+            "`binary_data_size` says; send one of the two"
+        )
+    if len(binary) != (size or 0):
+        raise ProtocolInvalid(
+            f"{len(binary)} bytes follow the JSON, and the inputs announce {size or 0}"
+        )
+
+
+def _encoded(sent: InferInput, binary: bytes) -> list[PictureReader]:
+    count = math.prod(sent.shape)
+    if sent.data is None:
+        files = unpack_bytes(binary, count)
+    else:
+        files = [_from_base64(text) for text in _flat(sent, sent.data, (str,))]
+    return [partial(read_picture, Upload(file, "")) for file in files]
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ProtocolInvalid(
+            "in JSON an image is its file in base64; send that, or binary data"
+        ) from error
+
+
+def _tensors(sent: InferInput, binary: bytes) -> list[PictureReader]:
+    count = math.prod(sent.shape)
+    if sent.data is None:
+        values = unpack_fp32(binary, count)
+    else:
+        try:
+            values = torch.tensor(_flat(sent, sent.data, (int, float)), dtype=torch.float32)
+        except OverflowError as error:
+            raise ProtocolInvalid(
+                "a number is too large for FP32; send numbers in [0, 1]"
+            ) from error
+    return [partial(_ready, pixels) for pixels in values.view(sent.shape)]
+
+
+def _ready(pixels: Tensor, spec: InputSpec, _: DecodeLimits) -> Picture:
+    return tensor_picture(pixels, spec)
+
+
+def _flat(sent: InferInput, data: list[Any], kinds: tuple[type, ...]) -> list[Any]:
+    """`data` without its nesting, when it has as many elements of `kinds` as the shape says."""
+    for _ in sent.shape[1:]:
+        if not all(isinstance(row, list) for row in data):
+            break
+        data = list(chain.from_iterable(data))
+    if not all(type(value) in kinds for value in data):  # True is an int, but no number here
+        raise ProtocolInvalid(
+            f"`data` of {sent.name} holds something else than {sent.datatype}, or is nested "
+            "otherwise than its shape; send it flat or nested as the shape"
+        )
+    if len(data) != math.prod(sent.shape):
+        raise ProtocolInvalid(
+            f"`data` of {sent.name} has {len(data)} elements, and the shape {sent.shape} takes "
+            f"{math.prod(sent.shape)}"
+        )
+    return data
+
+
+def _numbered(index: int, reader: PictureReader, spec: InputSpec, limits: DecodeLimits) -> Picture:
+    """The picture, or its error with its place among the others."""
+    try:
+        return reader(spec, limits)
+    except (ImageError, TensorInvalid) as error:
+        raise type(error)(f"image {index}, counted from 0: {error}") from error
+
+
+def _size(spec: InputSpec) -> list[int]:
+    return [spec.channels, spec.height_px, spec.width_px]
+
+
+def _wanted(spec: InputSpec) -> str:
+    size = ", ".join(str(length) for length in _size(spec))
+    return (
+        f"send one input: {IMAGE!r}, BYTES of shape [N], encoded images; "
+        f"or {PIXELS!r}, FP32 of shape [N, {size}], numbers in [0, 1]"
+    )
