@@ -23,16 +23,18 @@ from service.api import (
     models,
 )
 from service.api.answering import Answering
+from service.api.failed_logins import FailedLogins
 from service.api.health import Readiness
 from service.api.limits import QUIET_ROUTES, RequestLimits
 from service.api.problems import Problem, add_problem_handlers
-from service.api.security import admin_token, require_admin
+from service.api.security import read_access, require_admin, require_inference
 from service.api.v2 import infer, metadata, repository
 from service.api.v2.protocol import InferRequest
 from service.runtime.jobs import AuditJobs
 from service.runtime.lifecycle import Lifecycle
 from service.runtime.metrics import Metrics
 from service.runtime.repository import Repository
+from service.runtime.served_check import OwnService
 from service.runtime.traces import open_traces
 from service.settings import Settings, traces_wanted
 
@@ -62,29 +64,25 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
     app.state.traces = traces
     app.state.settings = settings
     app.state.metrics = metrics
-    app.state.admin_token = admin_token(settings)
+    access = read_access(settings)
+    app.state.access = access
+    app.state.failed_logins = FailedLogins()
     app.state.lifecycle = Lifecycle()
     app.state.repository = Repository(settings, metrics)
-    app.state.audits = AuditJobs(settings, app.state.repository, metrics, base_url)
+    own = None if base_url is None else OwnService(base_url, access.own_key)
+    app.state.audits = AuditJobs(settings, app.state.repository, metrics, own)
 
-    for public in (
-        classify,
-        classify_batch,
-        denoise,
-        models,
-        health,
-        console,
-        infer,
-        metadata,
-        repository,
-    ):
-        app.include_router(public.router)
+    for public in (health.router, console.router, metadata.probes):
+        app.include_router(public)
+    for asked in (classify, classify_batch, denoise, models, infer, metadata, repository):
+        app.include_router(asked.router, dependencies=[Depends(require_inference)])
     for guarded in (audits, audit_events, datasets):
         app.include_router(guarded.router, dependencies=[Depends(require_admin)])
     add_problem_handlers(app)
     app.add_middleware(
         RequestLimits,
         max_body_bytes=settings.max_body_bytes,
+        receive_timeout_s=settings.receive_timeout_s,
         # The form around the file takes a little too.
         exceptions={datasets.PATH: settings.max_dataset_bytes + 64 * 1024},
         metrics=metrics,

@@ -10,6 +10,7 @@ import asyncio
 import signal
 import socket
 import sys
+from dataclasses import replace
 from types import FrameType
 from typing import ClassVar
 
@@ -18,6 +19,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from fend.errors import FendError
+from service.api.security import check_exposure
+from service.runtime.connections import protocol
 from service.runtime.lifecycle import Lifecycle
 from service.runtime.logs import configure_logs
 from service.settings import Settings
@@ -36,12 +39,14 @@ def run(settings: Settings) -> None:
         FendError: the service could not start.
     """
     configure_logs(settings.log_format)
+    check_exposure(settings)
     with _bind(settings) as sock:
         # Imported late: a port in use should be said at once.
         from service.app import create_app
 
         config = uvicorn.Config(
             create_app(settings, _own_url(sock)),
+            http=protocol(settings.receive_timeout_s, settings.max_connections),
             lifespan="off",  # entered in _serve, so that what it raises arrives here
             log_config=None,
             access_log=False,
@@ -123,16 +128,17 @@ def _url(host: str, port: int) -> str:
 
 def _announce(app: FastAPI, settings: Settings, sock: socket.socket) -> None:
     """Say on the terminal, not in the log, what a person needs to start."""
-    token = app.state.admin_token
+    access = app.state.access
     lines = [f"Fend serves at {_url(*sock.getsockname()[:2])} (try /docs)"]
     for name, model in app.state.repository.serving().items():
         default = "  (default)" if name == settings.default_model else ""
         lines.append(f"  model  {name}  {model.manifest.version}{default}")
     for name, refused in app.state.repository.refused().items():
         lines.append(f"  model  {name}  REFUSED: {refused.error}")
-    if token.generated:
-        lines.append(f"  admin  token {token.secret.get_secret_value()} (made now, shown once)")
+    if access.generated is not None:
+        lines.append(f"  admin  token {access.generated} (made now, shown once)")
+        app.state.access = replace(access, generated=None)
     else:
-        lines.append(f"  admin  token from {token.source}")
+        lines.append(f"  admin  token from {access.admin_source}")
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()

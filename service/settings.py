@@ -36,10 +36,19 @@ class Settings(BaseSettings):
     """Port to listen on; 0 picks a free one."""
 
     admin_token: SecretStr | None = None
-    """Bearer token of the admin routes. Others can read flags: prefer the file or the variable."""
+    """Token of the admin routes. Others can read flags: prefer the file or the variable."""
 
     admin_token_file: Path | None = None
     """File that holds the admin token, such as a mounted secret."""
+
+    inference_key: SecretStr | None = None
+    """Key that callers need for answers; several with spaces between. Without one all may ask."""
+
+    inference_key_file: Path | None = None
+    """File that holds the inference keys. Keys may be given as sha256:<digest>; see `fend key`."""
+
+    open_inference: bool = False
+    """Let everybody ask who reaches an address that is not of this machine alone."""
 
     models_dir: Path = Path("models")
     """Folder of bundles, one folder each."""
@@ -86,6 +95,12 @@ class Settings(BaseSettings):
 
     keep_audit_rows: int = Field(default=50, ge=0)
     """Ended audits whose raw rows are kept; older ones keep their report."""
+
+    receive_timeout_s: float = Field(default=20.0, gt=0)
+    """Time for the head of a request to arrive whole, and again for its body."""
+
+    max_connections: int = Field(default=1000, ge=1)
+    """Most open connections; the one that has sent nothing for longest makes room for a new one."""
 
     queue_size: int = Field(default=256, ge=1)
     """Images of a model that may be in the works at a time; more are refused with 429."""

@@ -21,7 +21,16 @@ PAGE = """<!doctype html>
 router = APIRouter(include_in_schema=False)
 
 
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+}
+"""The page may load nothing and be put in no frame."""
+
+
 @router.get("/", response_class=HTMLResponse)
-async def home() -> str:
+async def home() -> HTMLResponse:
     """The page."""
-    return PAGE
+    return HTMLResponse(PAGE, headers=HEADERS)

@@ -35,6 +35,12 @@ class BodyTooLarge(FendError):
     code: ClassVar[str] = "body_too_large"
 
 
+class RequestTooSlow(FendError):
+    """The body did not arrive in time."""
+
+    code: ClassVar[str] = "request_too_slow"
+
+
 class RequestLimits:
     """The outermost middleware."""
 
@@ -44,11 +50,14 @@ class RequestLimits:
         *,
         max_body_bytes: int,
         metrics: Metrics,
+        receive_timeout_s: float = 20.0,
         exceptions: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        """`exceptions`: paths whose bodies have another limit, in bytes."""
+        """`exceptions`: paths whose bodies have another limit, in bytes, and a deadline of their
+        own."""
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._receive_timeout_s = receive_timeout_s
         self._exceptions = exceptions
         self._metrics = metrics
 
@@ -57,7 +66,11 @@ class RequestLimits:
             await self._app(scope, receive, send)
             return
         max_body_bytes = self._exceptions.get(scope["path"], self._max_body_bytes)
-        exchange = _Exchange(receive, send, _request_id(scope), max_body_bytes)
+        timeout_s = None if scope["path"] in self._exceptions else self._receive_timeout_s
+        private = scope["path"].startswith("/v1/admin/")
+        exchange = _Exchange(
+            receive, send, _request_id(scope), max_body_bytes, timeout_s, private=private
+        )
         scope.setdefault("state", {})["request_id"] = exchange.request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
@@ -112,26 +125,58 @@ class RequestLimits:
 class _Exchange:
     """One request and its response: counts what comes in, notes what goes out."""
 
-    def __init__(self, receive: Receive, send: Send, request_id: str, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        send: Send,
+        request_id: str,
+        max_body_bytes: int,
+        timeout_s: float | None,
+        *,
+        private: bool,
+    ) -> None:
+        """`private`: what is answered is for administrators, and no cache may keep it."""
         self.request_id = request_id
+        self._private = private
         self.status: int | None = None
         self._receive = receive
         self._send = send
         self._max_body_bytes = max_body_bytes
         self._received_bytes = 0
+        self._timeout_s = timeout_s
+        self._deadline_s: float | None = None
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        message = await self._receive_in_time()
         if message["type"] == "http.request":
             self._received_bytes += len(message.get("body", b""))
             if self._received_bytes > self._max_body_bytes:
                 raise _too_large(self._max_body_bytes)
+            if not message.get("more_body", False):
+                self._timeout_s = None  # what comes next is only that the client leaves
         return message
+
+    async def _receive_in_time(self) -> Message:
+        if self._timeout_s is None:
+            return await self._receive()
+        if self._deadline_s is None:
+            self._deadline_s = asyncio.get_running_loop().time() + self._timeout_s
+        try:
+            async with asyncio.timeout_at(self._deadline_s):
+                return await self._receive()
+        except TimeoutError as error:
+            raise RequestTooSlow(
+                f"the body did not arrive within {self._timeout_s:g} s; send it faster"
+            ) from error
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(scope=message)["X-Request-ID"] = self.request_id
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self.request_id
+            headers["X-Content-Type-Options"] = "nosniff"
+            if self._private:
+                headers["Cache-Control"] = "no-store"
         await self._send(message)
 
     async def discard_body(self) -> None:

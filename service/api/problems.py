@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from fend.errors import FendError
+from service.api.failed_logins import TooManyFailures
 from service.runtime.batcher import Overloaded
 
 STATUS_OF_CODE: Mapping[str, int] = {
@@ -21,6 +22,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "model_unknown": 404,
     "audit_unknown": 404,
     "upload_unknown": 404,
+    "request_too_slow": 408,
     "upload_stalled": 408,
     "audit_ended": 409,
     "audit_not_finished": 409,
@@ -35,6 +37,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "unsupported_image_format": 415,
     "unsupported_media_type": 415,
     "overloaded": 429,
+    "too_many_failures": 429,
     "upload_busy": 429,
     "client_gone": 499,
     "answer_not_finite": 500,
@@ -139,7 +142,7 @@ def fend_problem(scope: Mapping[str, Any], error: FendError) -> JSONResponse:
     """The response for an error that was raised on purpose."""
     status = STATUS_OF_CODE.get(error.code, 422)
     headers = {}
-    if isinstance(error, Overloaded):
+    if isinstance(error, Overloaded | TooManyFailures):
         headers["Retry-After"] = str(error.retry_after_s)
     elif status == 503:
         headers["Retry-After"] = "1"

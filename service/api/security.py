@@ -1,75 +1,188 @@
-"""Who may use the admin routes: whoever has the token."""
+"""Who may use which routes: whoever has the key.
+
+Two kinds of key: the admin token, for audits, data sets and models; and inference keys, for
+answers, where the service is closed to others. After the start only digests are in memory.
+"""
 
 import hashlib
 import hmac
+import ipaddress
+import re
 import secrets
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, ClassVar
 
+import structlog
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
 
 from fend.errors import FendError
+from service.api.failed_logins import FailedLogins
+from service.runtime.metrics import Metrics
 from service.settings import Settings, SettingsError
+
+HASHED = re.compile(r"sha256:([0-9a-f]{64})")
+"""A key that is configured by its digest, so that nobody who reads the file has the key."""
 
 
 class Unauthorized(FendError):
-    """No token, or a wrong one."""
+    """No key, or a wrong one."""
 
     code: ClassVar[str] = "unauthorized"
 
 
 @dataclass(frozen=True)
-class AdminToken:
-    """The token and where it is from."""
+class Key:
+    """The SHA-256 digest of a key."""
 
-    secret: SecretStr
-    source: str
-    generated: bool = False
+    digest: bytes = field(repr=False)
 
     def matches(self, candidate: str) -> bool:
         """Compare in constant time, whatever the lengths."""
-        ours = hashlib.sha256(self.secret.get_secret_value().encode()).digest()
-        theirs = hashlib.sha256(candidate.encode()).digest()
-        return hmac.compare_digest(ours, theirs)
+        return hmac.compare_digest(self.digest, hashlib.sha256(candidate.encode()).digest())
 
 
-def admin_token(settings: Settings) -> AdminToken:
-    """The configured token; with none configured, a new one.
+@dataclass(frozen=True)
+class Access:
+    """All keys of the service."""
+
+    admin: Key
+    admin_source: str
+    generated: str | None = field(repr=False)
+    """The admin token where it was made at this start, to be shown once."""
+    inference: tuple[Key, ...]
+    """Empty: whoever reaches the service may ask it."""
+    own_key: str = field(repr=False)
+    """With which the service asks itself, after an audit."""
+
+    def may_administer(self, candidate: str) -> bool:
+        """Whether this is the admin token."""
+        return self.admin.matches(candidate)
+
+    def may_infer(self, candidate: str) -> bool:
+        """Whether this is an inference key, the admin token, or the service's own."""
+        keys = (*self.inference, self.admin, _key(self.own_key))
+        return any(key.matches(candidate) for key in keys)
+
+
+def read_access(settings: Settings) -> Access:
+    """The keys in the settings; with no admin token configured, a new one.
 
     Raises:
-        SettingsError: two are configured, one is empty, or its file cannot be read.
+        SettingsError: a key is empty, configured twice, or its file cannot be read.
     """
-    token, file = settings.admin_token, settings.admin_token_file
-    if token is not None and file is not None:
-        raise SettingsError("admin_token and admin_token_file are both set; keep one of them")
-    if file is not None:
-        try:
-            token = SecretStr(file.read_text().strip())
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"admin_token_file: cannot read {file}: {error}") from error
-    if token is None:
-        return AdminToken(SecretStr(secrets.token_urlsafe(24)), "this start", generated=True)
-    if not token.get_secret_value().strip():
-        raise SettingsError("the admin token is empty; set one that is hard to guess, or none")
-    return AdminToken(token, "--admin-token or FEND_ADMIN_TOKEN" if file is None else str(file))
+    admin = _configured("admin_token", settings.admin_token, settings.admin_token_file)
+    inference = _configured("inference_key", settings.inference_key, settings.inference_key_file)
+    own_key = secrets.token_urlsafe(24)
+    inference_keys = tuple(_key(text) for text in inference.split()) if inference else ()
+    if admin is None:
+        token = secrets.token_urlsafe(24)
+        return Access(_key(token), "this start", token, inference_keys, own_key)
+    flag = "--admin-token or FEND_ADMIN_TOKEN"
+    source = str(settings.admin_token_file or flag)
+    return Access(_key(admin), source, None, inference_keys, own_key)
 
 
-_bearer = HTTPBearer(auto_error=False, scheme_name="admin", description="The admin token.")
+def check_exposure(settings: Settings) -> None:
+    """Refuse to face a network by accident.
+
+    Raises:
+        SettingsError: the address is not of this machine alone, and there is no admin token of
+            somebody's choice, or answers are open to all without that being said.
+    """
+    if _loopback(settings.host):
+        return
+    if settings.admin_token is None and settings.admin_token_file is None:
+        raise SettingsError(
+            f"host {settings.host} can be reached from other machines, and no admin token is set: "
+            "set FEND_ADMIN_TOKEN_FILE (`fend key` makes one), or listen on 127.0.0.1"
+        )
+    closed = settings.inference_key is not None or settings.inference_key_file is not None
+    if not closed and not settings.open_inference:
+        raise SettingsError(
+            f"host {settings.host} can be reached from other machines, and everybody there could "
+            "ask the models: set FEND_INFERENCE_KEY_FILE, or FEND_OPEN_INFERENCE=true if that is "
+            "meant, or listen on 127.0.0.1"
+        )
 
 
-async def require_admin(
-    request: Request,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> None:
+_bearer = HTTPBearer(auto_error=False, scheme_name="bearer", description="A key.")
+_header = APIKeyHeader(
+    name="X-API-Key", auto_error=False, scheme_name="api-key", description="The same key."
+)
+Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+Header = Annotated[str | None, Depends(_header)]
+
+
+async def require_admin(request: Request, bearer: Bearer, header: Header) -> None:
     """Let the request pass when it carries the admin token.
 
     Raises:
         Unauthorized: it does not.
+        TooManyFailures: its address sent too many wrong keys.
     """
-    token: AdminToken = request.app.state.admin_token
-    if credentials is None or not token.matches(credentials.credentials):
-        raise Unauthorized(
-            "this route needs the admin token: send the header Authorization: Bearer <token>"
-        )
+    access: Access = request.app.state.access
+    _check(request, _presented(bearer, header), access.may_administer, "the admin token")
+
+
+async def require_inference(request: Request, bearer: Bearer, header: Header) -> None:
+    """Let the request pass when it carries an inference key, or when none is configured.
+
+    Raises:
+        Unauthorized, TooManyFailures.
+    """
+    access: Access = request.app.state.access
+    if access.inference:
+        _check(request, _presented(bearer, header), access.may_infer, "an inference key")
+
+
+def _check(request: Request, key: str | None, right: Callable[[str], bool], needed: str) -> None:
+    failures: FailedLogins = request.app.state.failed_logins
+    metrics: Metrics = request.app.state.metrics
+    address = request.client.host if request.client else "unknown"
+    failures.check(address)
+    if key is not None and right(key):
+        return
+    if key is not None:
+        failures.count(address)
+        metrics.failed_logins.inc()
+        structlog.get_logger().warning("wrong key", address=address)
+    raise Unauthorized(
+        f"this route needs {needed}: send the header Authorization: Bearer <key>, or X-API-Key"
+    )
+
+
+def _presented(bearer: HTTPAuthorizationCredentials | None, header: str | None) -> str | None:
+    return header if bearer is None else bearer.credentials
+
+
+def _configured(name: str, given: SecretStr | None, file: Path | None) -> str | None:
+    if given is not None and file is not None:
+        raise SettingsError(f"{name} and {name}_file are both set; keep one of them")
+    if file is not None:
+        try:
+            text = file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{name}_file: cannot read {file}: {error}") from error
+    elif given is not None:
+        text = given.get_secret_value().strip()
+    else:
+        return None
+    if not text:
+        raise SettingsError(f"{name} is empty; set one that is hard to guess, or none")
+    return text
+
+
+def _key(text: str) -> Key:
+    hashed = HASHED.fullmatch(text)
+    return Key(bytes.fromhex(hashed[1]) if hashed else hashlib.sha256(text.encode()).digest())
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

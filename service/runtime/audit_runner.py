@@ -25,7 +25,7 @@ from service.runtime.executor import execute
 from service.runtime.metrics import Metrics
 from service.runtime.repository import Repository
 from service.runtime.retention import apply_retention
-from service.runtime.served_check import ServiceSilent, pictures_to_send, served_rows
+from service.runtime.served_check import OwnService, ServiceSilent, pictures_to_send, served_rows
 from service.runtime.uploaded_set import PREFIX
 from service.runtime.uploaded_sets import UploadedSets
 from service.settings import Settings
@@ -63,7 +63,7 @@ class AuditRunner:
         store: AuditStore,
         metrics: Metrics,
         changes: Changes,
-        base_url: str | None,
+        own: OwnService | None,
     ) -> None:
         self._settings = settings
         self._repository = repository
@@ -71,7 +71,7 @@ class AuditRunner:
         self._store = store
         self._metrics = metrics
         self._changes = changes
-        self._base_url = base_url
+        self._own = own
         self._wake = asyncio.Event()
         self._running: _Run | None = None
 
@@ -212,7 +212,7 @@ class AuditRunner:
 
         Whether it is done shows in the rows, so it is done once, whatever dies when.
         """
-        if self._base_url is None:
+        if self._own is None:
             return
         pictures = await self._in_thread(
             lambda: pictures_to_send(record.spec, self._store.rows(record.id))
@@ -222,7 +222,7 @@ class AuditRunner:
         stop = threading.Event()
         try:
             rows = await self._in_thread(
-                served_rows, self._base_url, record.spec, record.model_version, pictures, stop
+                served_rows, self._own, record.spec, record.model_version, pictures, stop
             )
         except ServiceSilent as error:
             structlog.get_logger().warning(

@@ -16,6 +16,7 @@ from service.runtime.changes import Changes
 from service.runtime.metrics import Metrics
 from service.runtime.repository import Repository
 from service.runtime.retention import apply_retention
+from service.runtime.served_check import OwnService
 from service.runtime.uploaded_set import PREFIX
 from service.runtime.uploaded_sets import UploadedSets
 from service.settings import Settings
@@ -70,14 +71,14 @@ class AuditJobs:
         settings: Settings,
         repository: Repository,
         metrics: Metrics,
-        base_url: str | None = None,
+        own: OwnService | None = None,
     ) -> None:
-        """`base_url`: where this service answers, for comparing with what it serves; None: it is
-        not known."""
+        """`own`: where this service answers, for comparing with what it serves; None: it is not
+        known."""
         self._settings = settings
         self._repository = repository
         self._metrics = metrics
-        self._base_url = base_url
+        self._own = own
         self._partial: tuple[str, int, Report] | None = None
         self._accepting = asyncio.Lock()
         self.uploads = UploadedSets(settings)
@@ -96,7 +97,7 @@ class AuditJobs:
         await self._in_thread(apply_retention, self._store, self._settings, datetime.now(UTC))
         self._runner = AuditRunner(
             self._settings, self._repository, self.uploads, self._store, self._metrics,
-            self.changes, self._base_url,
+            self.changes, self._own,
         )  # fmt: skip
         for model in self._repository.serving():
             last = await self.last_succeeded(model)

@@ -71,6 +71,11 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self.failed_logins = Counter(
+            "fend_failed_logins_total",
+            "Requests with a wrong key.",
+            registry=self.registry,
+        )
         self.predictions = Counter(
             "fend_predictions_total",
             "Answers, by the label given.",

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from typing import Any, ClassVar
 from urllib.parse import urlencode, urlsplit
@@ -36,6 +36,14 @@ class ServiceSilent(FendError):
     """The service gave no answers that could be compared."""
 
     code: ClassVar[str] = "service_silent"
+
+
+@dataclass(frozen=True)
+class OwnService:
+    """Where this very service answers, and a key that it takes."""
+
+    url: str
+    key: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -73,21 +81,26 @@ def pictures_to_send(spec: AuditSpec, shards: Iterable[list[Row]]) -> list[Pictu
 
 
 def served_rows(
-    base_url: str, spec: AuditSpec, version: str, pictures: list[Picture], stop: threading.Event
+    service: OwnService,
+    spec: AuditSpec,
+    version: str,
+    pictures: list[Picture],
+    stop: threading.Event,
 ) -> list[Row]:
     """One row a picture. Blocks; `stop` ends it within one answer.
 
     Raises:
         ServiceSilent: no answers, none of version `version` of the model, or `stop` was set.
     """
-    host = urlsplit(base_url).netloc
+    host = urlsplit(service.url).netloc
+    headers = {"Content-Type": "image/png", "Authorization": f"Bearer {service.key}"}
     path = "/v1/classify?" + urlencode({"model": spec.model, "top_k": 1})
     deadline_s = time.monotonic() + PATIENCE_S
     rows: list[Row] = []
     for picture in pictures:
-        while (answer := _ask(host, path, picture.png)) is None:
+        while (answer := _ask(host, path, picture.png, headers)) is None:
             if time.monotonic() > deadline_s or stop.wait(PAUSE_S):
-                raise ServiceSilent(f"{base_url} gave no answer in {PATIENCE_S:g} s")
+                raise ServiceSilent(f"{service.url} gave no answer in {PATIENCE_S:g} s")
         rows.append(_row(picture, answer, version))
         if stop.is_set():
             raise ServiceSilent("the service stops")
@@ -100,11 +113,11 @@ class _Answer:
     body: dict[str, Any]
 
 
-def _ask(host: str, path: str, png: bytes) -> _Answer | None:
+def _ask(host: str, path: str, png: bytes, headers: dict[str, str]) -> _Answer | None:
     """The service's answer; None when it may have one a little later."""
     connection = HTTPConnection(host, timeout=REQUEST_TIMEOUT_S)
     try:
-        connection.request("POST", path, png, {"Content-Type": "image/png"})
+        connection.request("POST", path, png, headers)
         response = connection.getresponse()
         status, body = response.status, response.read()
     except (OSError, HTTPException):

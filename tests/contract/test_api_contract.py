@@ -6,9 +6,10 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
 
+from service.api.failed_logins import FailedLogins
 from service.api.limits import RequestLimits
 from service.api.problems import add_problem_handlers
-from service.api.security import admin_token, require_admin
+from service.api.security import read_access, require_admin
 from service.runtime.metrics import Metrics
 from service.settings import Settings
 
@@ -139,7 +140,8 @@ def guarded_app() -> FastAPI:
     """Our handlers and middleware around an admin route and one that fails."""
     app = FastAPI()
     app.state.metrics = Metrics()
-    app.state.admin_token = admin_token(Settings(admin_token="right"))
+    app.state.access = read_access(Settings(admin_token="right"))
+    app.state.failed_logins = FailedLogins()
     router = APIRouter(dependencies=[Depends(require_admin)])
 
     @router.get("/admin")

@@ -20,21 +20,23 @@ EXTENSIONS = ["binary_tensor_data", "classification"]
 PLATFORM = "fend_bundle"
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+probes = APIRouter(prefix="/v2", tags=["open inference protocol"])
+"""What needs no key: the server's name, and its health."""
 
 
-@router.get("")
+@probes.get("")
 async def server_metadata() -> ServerMetadata:
     """The server and its extensions of the protocol."""
     return ServerMetadata(name="fend", version=fend.__version__, extensions=EXTENSIONS)
 
 
-@router.get("/health/live")
+@probes.get("/health/live")
 async def server_live() -> ServerLive:
     """Whether the process answers at all."""
     return ServerLive(live=True)
 
 
-@router.get("/health/ready", responses=error_docs(503))
+@probes.get("/health/ready", responses=error_docs(503))
 async def server_ready(request: Request) -> ServerReady:
     """Whether every model that serves just answered a known image, and no shutdown has begun."""
     await request.app.state.readiness.check()

@@ -15,7 +15,7 @@ from fend.audit import AuditSpec
 from fend.audit.rows import AttackRow, ExampleRow, Row, ServedRow
 from fend.threat import Knowledge
 from service.runtime import served_check
-from service.runtime.served_check import ServiceSilent, pictures_to_send, served_rows
+from service.runtime.served_check import OwnService, ServiceSilent, pictures_to_send, served_rows
 
 SPEC = AuditSpec(model="mnist", attacks=(FGSM(), APGD(), PGD(steps=5)))
 OK = (200, {"model": {"version": "v1"}, "index": 4})
@@ -95,7 +95,7 @@ def test_a_service_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) 
     pictures = pictures_to_send(SPEC, [shard(1, 2)])
     busy, broken = (429, {"code": "overloaded"}), (500, {"code": "answer_not_finite"})
     with answering(busy, (503, {"code": "draining"}), OK, broken, OK) as (url, got):
-        rows = served_rows(url, SPEC, "v1", pictures, threading.Event())
+        rows = served_rows(OwnService(url, "k"), SPEC, "v1", pictures, threading.Event())
     assert got[:3] == [b"picture 1"] * 3
     answers = [row.served_answer for row in rows if isinstance(row, ServedRow)]
     assert answers == [4, None, 4, 4]  # no answer is no agreement
@@ -116,7 +116,7 @@ def test_a_service_that_serves_something_else_says_nothing_of_this_audit(
     monkeypatch.setattr(served_check, "PATIENCE_S", 0.05)
     pictures = pictures_to_send(SPEC, [shard(1)])
     with answering(answer) as (url, _), pytest.raises(ServiceSilent, match=says):
-        served_rows(url, SPEC, "v1", pictures, threading.Event())
+        served_rows(OwnService(url, "k"), SPEC, "v1", pictures, threading.Event())
 
 
 def test_it_ends_when_it_is_told_to() -> None:
@@ -124,5 +124,5 @@ def test_it_ends_when_it_is_told_to() -> None:
     stop = threading.Event()
     stop.set()
     with answering(OK) as (url, got), pytest.raises(ServiceSilent):
-        served_rows(url, SPEC, "v1", pictures, stop)
+        served_rows(OwnService(url, "k"), SPEC, "v1", pictures, stop)
     assert len(got) == 1

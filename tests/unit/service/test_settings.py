@@ -1,12 +1,9 @@
 """Settings: flags over environment over defaults, and bad ones are named."""
 
-from pathlib import Path
-
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from service.api.security import admin_token
 from service.cli import serve
 from service.settings import Settings, SettingsError, read_settings
 
@@ -37,23 +34,3 @@ def test_every_setting_is_a_documented_flag() -> None:
         assert field.description
         assert "--" + name.replace("_", "-") in shown
         assert f"FEND_{name.upper()}" in shown
-
-
-def test_the_admin_token_is_generated_read_or_refused(tmp_path: Path) -> None:
-    made = admin_token(Settings())
-    assert made.generated
-    assert made.matches(made.secret.get_secret_value())
-    assert not made.matches("")
-    assert made.secret.get_secret_value() not in repr(made)
-
-    file = tmp_path / "token"
-    file.write_text("from-a-file\n")
-    assert admin_token(Settings(admin_token_file=file)).matches("from-a-file")
-
-    for bad in (
-        Settings(admin_token=" "),
-        Settings(admin_token="a", admin_token_file=file),
-        Settings(admin_token_file=tmp_path / "none"),
-    ):
-        with pytest.raises(SettingsError):
-            admin_token(bad)
