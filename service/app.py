@@ -26,10 +26,10 @@ from service.api.answering import Answering
 from service.api.failed_logins import FailedLogins
 from service.api.health import Readiness
 from service.api.limits import QUIET_ROUTES, RequestLimits
-from service.api.problems import Problem, add_problem_handlers
+from service.api.problems import Problem, add_problem_handlers, problem_docs
 from service.api.security import read_access, require_admin, require_inference
 from service.api.v2 import infer, metadata, repository
-from service.api.v2.protocol import InferRequest
+from service.api.v2.protocol import InferRequest, error_docs
 from service.runtime.jobs import AuditJobs
 from service.runtime.lifecycle import Lifecycle
 from service.runtime.metrics import Metrics
@@ -74,8 +74,11 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
 
     for public in (health.router, console.router, metadata.probes):
         app.include_router(public)
-    for asked in (classify, classify_batch, denoise, models, infer, metadata, repository):
-        app.include_router(asked.router, dependencies=[Depends(require_inference)])
+    key = [Depends(require_inference)]
+    for asked in (classify, classify_batch, denoise, models):
+        app.include_router(asked.router, dependencies=key, responses=problem_docs(401, 408))
+    for spoken in (infer, metadata, repository):
+        app.include_router(spoken.router, dependencies=key, responses=error_docs(401, 408))
     for guarded in (audits, audit_events, datasets):
         app.include_router(guarded.router, dependencies=[Depends(require_admin)])
     add_problem_handlers(app)
