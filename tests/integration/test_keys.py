@@ -60,7 +60,9 @@ def test_the_open_inference_protocol_needs_the_key_too(closed: httpx.Client) -> 
 def test_an_audit_asks_the_closed_service_with_a_key_of_its_own(
     run_server: Any, tiny_bundle_dir: Path, tmp_path: Path
 ) -> None:
-    with run_server(tiny_bundle_dir, tmp_path, inference_key="mine") as server:
+    with run_server(
+        tiny_bundle_dir, tmp_path, inference_key="mine", worker_priority="normal"
+    ) as server:
         headers = {"Authorization": f"Bearer {server.token}"}
         spec = {"model": "mnist", "dataset": "rendered-digits", "samples": 4, "sanity_samples": 0,
                 "knowledge": ["white_box"], "attacks": [{"name": "fgsm"}]}  # fmt: skip
