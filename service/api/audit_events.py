@@ -24,7 +24,9 @@ RETRY_MS = 2000
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 """Proxies must pass each event on at once."""
 
-router = APIRouter(prefix="/v1/admin/audits", tags=["audits"], responses=problem_docs(401, 404))
+router = APIRouter(
+    prefix="/v1/admin/audits", tags=["audits"], responses=problem_docs(401, 404, 422, 503)
+)
 
 
 @router.get(

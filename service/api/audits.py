@@ -49,7 +49,7 @@ HTML_HEADERS = {
     "Content-Security-Policy": f"{CONTENT_POLICY}; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
-router = APIRouter(prefix="/v1/admin/audits", tags=["audits"], responses=problem_docs(401))
+router = APIRouter(prefix="/v1/admin/audits", tags=["audits"], responses=problem_docs(401, 503))
 
 
 class ReportFormat(StrEnum):
@@ -72,7 +72,7 @@ FORMATS = {
     response_model=AuditSummary,
     responses={
         200: {"description": "It ended within `wait`.", "model": AuditDetail},
-        **problem_docs(404, 409, 422),
+        **problem_docs(400, 404, 409, 413, 422),
     },
 )
 async def start_audit(
@@ -115,7 +115,7 @@ async def list_audits(request: Request) -> AuditList:
     return AuditList(audits=[summary(record, jobs.eta_s(record)) for record in records])
 
 
-@router.get("/{audit_id}", responses=problem_docs(404))
+@router.get("/{audit_id}", responses=problem_docs(404, 422))
 async def get_audit(request: Request, audit_id: str) -> AuditDetail:
     """How far an audit is, and what it found so far."""
     jobs = _jobs(request)
@@ -128,7 +128,7 @@ async def get_audit(request: Request, audit_id: str) -> AuditDetail:
     response_model=AuditDocument,
     responses={
         200: {"content": {media_type: {} for media_type in list(FORMATS)[1:]}},
-        **problem_docs(404, 409),
+        **problem_docs(404, 409, 422),
     },
 )
 async def get_report(
@@ -157,7 +157,7 @@ async def get_report(
 @router.get(
     "/{audit_id}/samples",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/x-ndjson": {}}}, **problem_docs(404, 410)},
+    responses={200: {"content": {"application/x-ndjson": {}}}, **problem_docs(404, 410, 422)},
 )
 async def get_samples(request: Request, audit_id: str) -> StreamingResponse:
     """The raw rows so far as JSON Lines. `kind` says what a row is of, such as `clean` or
@@ -172,7 +172,7 @@ async def get_samples(request: Request, audit_id: str) -> StreamingResponse:
     return StreamingResponse(lines(), media_type="application/x-ndjson")
 
 
-@router.delete("/{audit_id}", responses=problem_docs(404, 409))
+@router.delete("/{audit_id}", responses=problem_docs(404, 409, 422))
 async def cancel_audit(request: Request, audit_id: str) -> AuditSummary:
     """Stop an audit at once. What it found so far stays."""
     return summary(await _jobs(request).cancel(audit_id), None)

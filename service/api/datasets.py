@@ -52,7 +52,7 @@ router = APIRouter(prefix=PATH, tags=["datasets"], responses=problem_docs(401))
     status_code=201,
     responses={
         200: {"description": "The same set is here already.", "model": UploadedDataset},
-        **problem_docs(404, 408, 413, 415, 422, 429, 507),
+        **problem_docs(400, 404, 408, 413, 415, 422, 429, 507),
     },
     openapi_extra=_BODY,
 )
@@ -87,13 +87,13 @@ async def list_datasets(request: Request) -> UploadedDatasetList:
     )
 
 
-@router.get("/{dataset_id}", responses=problem_docs(404))
+@router.get("/{dataset_id}", responses=problem_docs(404, 422))
 async def get_dataset(request: Request, dataset_id: str) -> UploadedDataset:
     """One uploaded data set."""
     return _shown((await _jobs(request).uploads.get(dataset_id)).summary)
 
 
-@router.delete("/{dataset_id}", status_code=204, responses=problem_docs(404, 409))
+@router.delete("/{dataset_id}", status_code=204, responses=problem_docs(404, 409, 422))
 async def delete_dataset(request: Request, dataset_id: str) -> None:
     """Delete a data set that no queued or running audit needs."""
     await _jobs(request).delete_dataset(dataset_id)
