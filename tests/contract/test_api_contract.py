@@ -37,6 +37,17 @@ def test_every_reference_in_the_document_leads_somewhere(openapi: dict[str, Any]
             node = node[part]
 
 
+def test_every_documented_error_has_our_form(openapi: dict[str, Any]) -> None:
+    for path, operations in openapi["paths"].items():
+        for method, operation in operations.items():
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    ours = "InferError" if path.startswith("/v2") else "Problem"
+                    [form] = response["content"].values()
+                    wanted = {"$ref": f"#/components/schemas/{ours}"}
+                    assert form["schema"] == wanted, (method, path, status)
+
+
 def test_classify_documents_its_bodies_and_its_problems(openapi: dict[str, Any]) -> None:
     operation = openapi["paths"]["/v1/classify"]["post"]
     assert set(operation["requestBody"]["content"]) == {

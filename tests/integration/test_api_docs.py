@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/api.md").read_text()
 FEND = """fend() { "$PYTHON" -c 'from fend.cli import main; main()' "$@"; }\n"""
 OF_HTTP = {
+    "bad_request": 400,
     "not_found": 404,
     "method_not_allowed": 405,
     "request_invalid": 422,
