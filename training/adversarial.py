@@ -30,11 +30,18 @@ def adversarial_terms(
     adversarial = make_adversarial(section, classifier, images, labels, moment)
     if section.kind == "madry":
         return {"cross_entropy": F.cross_entropy(classifier(adversarial), labels)}
-    assert section.weight is not None, "the recipe was checked"
     # One pass for both, so that batch statistics are of both, too.
     clean_logits, logits = classifier(torch.cat([images, adversarial])).chunk(2)
+    return pair_terms(section, clean_logits, logits, labels)
+
+
+def pair_terms(
+    section: AdversarialSection, clean_logits: Tensor, logits: Tensor, labels: Tensor
+) -> dict[str, Tensor]:
+    """The terms of TRADES or ALP, from the answers (N, classes) to clean images and to others."""
+    assert section.weight is not None, "the recipe was checked"
     if section.kind == "trades":
-        divergence = kl_divergence(clean_logits, logits) / len(images)
+        divergence = kl_divergence(clean_logits, logits) / len(labels)
         return {
             "cross_entropy": F.cross_entropy(clean_logits, labels),
             "divergence": section.weight * divergence,

@@ -48,6 +48,11 @@ def _denoiser(recipe: Recipe, about: dict[str, Any]) -> str:
 def _classifier(recipe: Recipe, about: dict[str, Any]) -> str:
     section = recipe.classifier
     size = f"{about['parameters']['classifier']:,} parameters"
+    if recipe.joint is not None:
+        return (
+            f"`{section.architecture}`, {size}, trained together with the denoiser: "
+            f"{_adversarial(recipe.joint.adversarial)}; neither protects, or needs, another"
+        )
     if section.from_bundle is not None or section.adversarial is None:
         return size
     return (
@@ -90,6 +95,8 @@ def _compared(loss: LossSection) -> str:
 
 
 def _shown(recipe: Recipe) -> str:
+    if recipe.joint is not None:
+        return ", clean and attacked at each step through both as they are then"
     section = recipe.adversaries
     if section is None:
         return ""
@@ -112,19 +119,32 @@ def _held_out(recipe: Recipe, about: dict[str, Any]) -> list[str]:
     if recipe.adversaries is not None:
         explained.append("Attacks on the bare classifier (grey-box)")
     if "white_box" in about["held_out"]:
-        explained.append("`white_box` is PGD-10 through everything, 500 images")
+        explained.append(f"`white_box` is PGD-10 through everything{_at(recipe)}, 500 images")
     rows = dict(about["held_out"])
     alone = dict(about.get("classifier_held_out", {}))
     if "white_box" in alone:
-        explained.append("the classifier's `white_box` is PGD-10 on it alone, 500 images")
-        rows["classifier alone, clean"] = alone["accuracy"]
-        rows["classifier alone, white_box"] = alone["white_box"]
+        section = recipe.classifier.adversarial
+        assert section is not None, "it was trained adversarially"
+        name = "classifier alone" if recipe.joint is None else "classifier at the start"
+        epsilon = f"{section.threat.epsilon:g}"
+        explained.append(
+            f"the classifier's `white_box` is PGD-10 on it alone at {epsilon}, 500 images"
+        )
+        rows[f"{name}, clean"] = alone["accuracy"]
+        rows[f"{name}, white_box"] = alone["white_box"]
     return [
         *(["; ".join(explained) + ".", ""] if explained else []),
         "| shown | accuracy |",
         "|---|---|",
         *(f"| {key} | {value:.4f} |" for key, value in rows.items() if key != "score"),
     ]
+
+
+def _at(recipe: Recipe) -> str:
+    """The epsilon of a pipeline's `white_box` figure."""
+    if recipe.joint is not None:
+        return f" at {recipe.joint.adversarial.threat.epsilon:g}"
+    return "" if recipe.adversaries is None else f" at {recipe.adversaries.threat.epsilon:g}"
 
 
 def _measured(about: dict[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """data -> classifier -> adversaries -> denoiser -> bundle."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from fend.models import build, parameter_count
 from fend.pipeline import Defence, frozen
 from training.classifier import Classifier, obtain_classifier
 from training.data import Splits, load_splits
-from training.denoiser import train_denoiser
+from training.denoiser import feature_loss, train_denoiser
 from training.evaluate import accuracy
 from training.export import export_bundle
+from training.joint import train_jointly
 from training.loop import Outcome
 from training.recipe import Recipe, RecipeError
 
@@ -59,7 +61,21 @@ def run_recipe(
         console=console,
         cut=cut and not learns,
     )
-    if learns:
+    if recipe.joint is not None:
+        assert recipe.loss is not None, "the recipe was checked"
+        denoiser, module, outcome = train_jointly(
+            recipe,
+            classifier.module,
+            feature_loss(recipe.loss, classifier.module, data_dir),
+            splits,
+            folder,
+            resume=resume,
+            cut=cut,
+            device=device,
+            console=console,
+        )
+        classifier = replace(classifier, module=module)
+    elif learns:
         denoiser, outcome = train_denoiser(
             recipe,
             classifier.module,

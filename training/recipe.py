@@ -118,6 +118,24 @@ class OnlineSection(_Section):
     """The part of the training over which epsilon grows from 0 to the threat model's."""
 
 
+class JointSection(_Section):
+    """Denoiser and classifier learn together, on images made at each step through both.
+
+    The classifier starts as `[classifier]` trained it. Nothing static is shown: what is made
+    against the two as they are is harder. The pair protects no other classifier.
+    """
+
+    adversarial: AdversarialSection
+    clean_weight: float = Field(default=1.0, ge=0)
+    """Of the pixel term on clean images, which are to be left as they are."""
+
+    @model_validator(mode="after")
+    def _learns_from_both(self) -> "JointSection":
+        if self.adversarial.kind == "madry":
+            raise ValueError("adversarial.kind: clean images are shown too; use trades or alp")
+        return self
+
+
 def _none_in_words(value: object) -> object:
     return None if value == "none" else value  # TOML has no null
 
@@ -188,17 +206,26 @@ class Recipe(_Section):
     classifier: ClassifierSection
     adversaries: AdversariesSection | None = None
     online: OnlineSection | None = None
+    joint: JointSection | None = None
     loss: LossSection | None = None
     denoiser: DenoiserSection = DenoiserSection()
 
     @model_validator(mode="after")
     def _denoiser_learns_from_something(self) -> "Recipe":
-        if self.denoiser.epochs:
+        sources = ("adversaries", "online", "joint")
+        if self.denoiser.epochs and self.joint is not None:
+            if self.loss is None:
+                raise ValueError("a denoiser that is trained needs sections: loss")
+            if self.adversaries is not None or self.online is not None:
+                raise ValueError("joint: makes all it is shown itself; leave the others out")
+            if self.loss.network == "classifier" or self.loss.task_weight:
+                raise ValueError("joint: the classifier learns, so it guides nothing")
+        elif self.denoiser.epochs:
             missing = [key for key in ("adversaries", "loss") if getattr(self, key) is None]
             if missing:
                 raise ValueError(f"a denoiser that is trained needs sections: {', '.join(missing)}")
         else:
-            useless = [key for key in ("adversaries", "online", "loss") if getattr(self, key)]
+            useless = [key for key in (*sources, "loss") if getattr(self, key)]
             if useless:
                 raise ValueError(
                     f"denoiser.epochs is 0, so nothing would use these sections: "

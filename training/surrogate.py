@@ -95,6 +95,10 @@ def surrogate_recipe(manifest: Manifest, seed: int) -> Recipe:
     if original.online is not None:
         attack = shortened(original.online.attack, ONLINE_STEPS)
         changes["online"] = original.online.model_copy(update={"attack": attack})
+    if original.joint is not None and original.joint.adversarial.steps > ONLINE_STEPS:
+        shorter = {"steps": ONLINE_STEPS, "step_size": None}
+        learnt = original.joint.adversarial.model_copy(update=shorter)
+        changes["joint"] = original.joint.model_copy(update={"adversarial": learnt})
     return original.model_copy(update=changes)
 
 
