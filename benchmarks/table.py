@@ -81,7 +81,7 @@ def _cell(share: Share) -> str:
 
 
 def _report(folder: Path, preset: str, options: argparse.Namespace) -> AuditDocument:
-    path = REPORTS / f"{folder.name}-{preset}.json"
+    path = REPORTS / f"{folder.name}.{preset}.json"
     version = read_manifest(folder).version
     kept = _read(path)
     if kept is not None and kept.result.identity.model_version == version:
