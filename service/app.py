@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 import fend
 from service.api import (
+    admin_models,
     audit_events,
     audits,
     classify,
@@ -79,7 +80,7 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
         app.include_router(asked.router, dependencies=key, responses=problem_docs(401, 408))
     for spoken in (infer, metadata, repository):
         app.include_router(spoken.router, dependencies=key, responses=error_docs(401, 408))
-    for guarded in (audits, audit_events, datasets):
+    for guarded in (admin_models, audits, audit_events, datasets):
         app.include_router(guarded.router, dependencies=[Depends(require_admin)])
     add_problem_handlers(app)
     app.add_middleware(

@@ -81,9 +81,10 @@ class Answering:
             UnsupportedMediaType, FileMissing, ImageError, TensorInvalid: the picture's fault.
             Overloaded, DeadlineExceeded, ClientGone, AnswerNotFinite.
         """
-        model = self._repository.get(model_name)
+        self._repository.get(model_name)
         timeout_s = self.timeout_s(request)
         upload = await read_upload(request)
+        model = self._repository.get(model_name)  # a swap may have come with the body
         deadline_s = time.monotonic() + timeout_s
         with model.batcher.admission(1, deadline_s):
             read = partial(read_picture, upload)
@@ -100,9 +101,10 @@ class Answering:
             ModelUnknown, BundleError, TimeoutInvalid: before the body is read.
             UnsupportedMediaType, FileMissing, TooManyImages, Overloaded, ClientGone.
         """
-        model = self._repository.get(model_name)
+        self._repository.get(model_name)
         timeout_s = self.timeout_s(request)
         uploads = await read_uploads(request, self.most_images)
+        model = self._repository.get(model_name)  # a swap may have come with the body
         deadline_s = time.monotonic() + timeout_s
 
         async def one(upload: Upload) -> Answered | FendError:

@@ -58,6 +58,8 @@ class Readiness:
 
     async def _probe(self) -> str | None:
         for name, model in self._repository.serving().items():
+            if self._repository.entry(name) is not model:  # swapped since the probe began
+                continue
             if not model.batcher.alive:
                 return f"the queue of model {name!r} has ended"
             try:

@@ -194,7 +194,9 @@ class AuditRunner:
         task = Task(
             spec=spec,
             model_version=record.model_version,
-            bundle_dir=self._repository.get(spec.model).folder,
+            bundle_dir=await self._in_thread(
+                self._repository.folder_of, spec.model, record.model_version
+            ),
             models_dir=settings.models_dir,
             surrogates_dir=settings.state_dir / "surrogates",
             data_dir=settings.data_dir,

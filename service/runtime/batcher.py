@@ -84,6 +84,8 @@ class Batcher(Generic[Item, Result]):
         self._metrics = metrics
         self._queue: asyncio.Queue[_Waiting[Item, Result]] = asyncio.Queue()
         self._admitted = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._latency = LatencyModel()
         self._worker: asyncio.Task[None] | None = None
 
@@ -105,6 +107,10 @@ class Batcher(Generic[Item, Result]):
         while not self._queue.empty():
             self._settle(self._next(), Stopping("the service is stopping; retry elsewhere"))
 
+    async def drained(self) -> None:
+        """Return when nothing is in the works: by the last deadline at the latest."""
+        await self._empty.wait()
+
     @contextmanager
     def admission(self, items: int = 1, deadline_s: float = math.inf) -> Iterator[None]:
         """Places for `items` among the `capacity` in the works, from before decoding to the answer.
@@ -123,10 +129,13 @@ class Batcher(Generic[Item, Result]):
         if self._admitted and late_s > 0:
             raise Overloaded(max(1, math.ceil(late_s)))
         self._admitted += items
+        self._empty.clear()
         try:
             yield
         finally:
             self._admitted -= items
+            if self._admitted == 0:
+                self._empty.set()
 
     async def submit(self, item: Item, deadline_s: float = math.inf) -> Served[Result]:
         """The result for `item`; cancelling the caller drops the item.

@@ -101,6 +101,12 @@ class Metrics:
             ["model", "reason"],
             registry=self.registry,
         )
+        self.model_swaps = Counter(
+            "fend_model_swaps_total",
+            "Changes of what serves a model: activated, refused (nothing changed) or unloaded.",
+            ["model", "outcome"],
+            registry=self.registry,
+        )
         self.audits = Counter(
             "fend_audits_total",
             "Audits that reached a state.",

@@ -82,7 +82,7 @@ async def infer_version(request: Request, name: str, version: str) -> Response:
 
 
 async def _infer(request: Request, name: str, version: str | None) -> Response:
-    model = model_of(request, name, version)
+    model_of(request, name, version)
     answering: Answering = request.app.state.answering
     timeout_s = answering.timeout_s(request)
     encoding = request.headers.get("content-encoding", "identity")
@@ -91,6 +91,7 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
             f"cannot read a body with Content-Encoding {encoding[:40]!r}; send it as it is"
         )
     body, header_length = await request.body(), request.headers.get(HEADER_LENGTH)
+    model = model_of(request, name, version)  # a swap may have come with the body
     deadline_s = time.monotonic() + timeout_s
 
     async def work() -> Response:

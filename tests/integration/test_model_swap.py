@@ -1,0 +1,182 @@
+"""Versions of a model are swapped while the service answers: nothing is lost, nothing mixed."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+from fend.bundle import load_bundle, read_manifest, save_bundle
+from fend.models.unet import ResidualUNet
+
+REQUESTS = 2000
+CONNECTIONS = 64
+ADMIN = "/v1/admin/models"
+Serve = Callable[..., AbstractContextManager[Any]]
+
+
+@pytest.fixture
+def models_dir(tiny_bundle_dir: Path, tmp_path: Path) -> Path:
+    """The tiny bundle, and in `versions` another one with other answers."""
+    folder = tmp_path / "models"
+    shutil.copytree(tiny_bundle_dir / "mnist", folder / "mnist")
+    old = load_bundle(folder / "mnist")
+    torch.manual_seed(7)
+    denoiser = ResidualUNet(width=4)
+    with torch.no_grad():
+        denoiser.last.weight.normal_(0, 0.2)
+    content = old.manifest.content
+    save_bundle(
+        folder / "mnist" / "versions" / "new",
+        name="mnist",
+        input_spec=content.input,
+        labels=content.labels,
+        denoiser=("residual-unet", {"width": 4}, denoiser),
+        classifier=("paper-lenet", {}, old.defence.classifier),
+        suspicion=content.suspicion,
+        about={},
+        card="# Another\n",
+    )
+    return folder
+
+
+def versions(models_dir: Path) -> tuple[str, str]:
+    """The digests of the version in the folder itself and of the further one."""
+    model = models_dir / "mnist"
+    return read_manifest(model).version, read_manifest(model / "versions" / "new").version
+
+
+def admin(server: Any) -> httpx.Client:
+    return httpx.Client(
+        base_url=server.base_url, headers={"Authorization": f"Bearer {server.token}"}, timeout=60
+    )
+
+
+def classify(client: httpx.Client, png: bytes, model: str = "mnist") -> httpx.Response:
+    headers = {"Content-Type": "image/png"}
+    return client.post(f"/v1/classify?model={model}", content=png, headers=headers)
+
+
+def activate(client: httpx.Client, version: str) -> httpx.Response:
+    return client.post(f"{ADMIN}/mnist/activate", json={"version": version})
+
+
+def test_swaps_under_load_lose_and_mix_nothing(
+    run_server: Serve, models_dir: Path, tmp_path: Path, digit_pngs: list[tuple[bytes, str]]
+) -> None:
+    old, new = versions(models_dir)
+    pngs = [png for png, _ in digit_pngs]
+    with run_server(models_dir, tmp_path / "state") as server, admin(server) as client:
+        alone: dict[str, list[float]] = {}
+        for version in (new, old):
+            assert activate(client, version).status_code == 200
+            answers = [classify(client, png).json() for png in pngs]
+            assert {answer["model"]["version"] for answer in answers} == {version}
+            alone[version] = [answer["confidence"] for answer in answers]
+        assert max(abs(a - b) for a, b in zip(alone[old], alone[new], strict=True)) > 0.01
+        seen = asyncio.run(_load(server, pngs, alone, [new, old, new, old]))
+        assert seen == {old, new}
+
+
+async def _load(
+    server: Any, pngs: list[bytes], alone: dict[str, list[float]], swaps: list[str]
+) -> set[str]:
+    numbers = iter(range(REQUESTS))
+    seen: set[str] = set()
+    done = 0
+    headers = {"Authorization": f"Bearer {server.token}"}
+    limits = httpx.Limits(max_connections=CONNECTIONS + 1)
+    async with httpx.AsyncClient(
+        base_url=server.base_url, headers=headers, limits=limits, timeout=60
+    ) as client:
+
+        async def caller() -> None:
+            nonlocal done
+            for number in numbers:
+                place = number % len(pngs)
+                response = await client.post(
+                    "/v1/classify", content=pngs[place], headers={"Content-Type": "image/png"}
+                )
+                assert response.status_code == 200, response.text
+                answer = response.json()
+                version = answer["model"]["version"]
+                assert answer["confidence"] == pytest.approx(alone[version][place], abs=1e-4)
+                seen.add(version)
+                done += 1
+
+        async def swapper() -> None:
+            for count, version in enumerate(swaps, start=1):
+                while done < count * REQUESTS // (len(swaps) + 1):
+                    await asyncio.sleep(0.005)
+                response = await client.post(f"{ADMIN}/mnist/activate", json={"version": version})
+                assert response.status_code == 200, response.text
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CONNECTIONS):
+                group.create_task(caller())
+            group.create_task(swapper())
+    assert done == REQUESTS
+    return seen
+
+
+def test_a_broken_version_changes_nothing(
+    run_server: Serve, models_dir: Path, tmp_path: Path, digit_pngs: list[tuple[bytes, str]]
+) -> None:
+    old, new = versions(models_dir)
+    weights = models_dir / "mnist" / "versions" / "new" / "denoiser.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
+    with run_server(models_dir, tmp_path / "state") as server, admin(server) as client:
+        response = activate(client, new)
+        assert (response.status_code, response.json()["code"]) == (409, "version_refused")
+        assert "bundle_corrupt" in response.json()["detail"]
+        assert activate(client, "sha256:" + "0" * 64).json()["code"] == "version_unknown"
+        assert client.post(f"{ADMIN}/mnist/rollback").json()["code"] == "no_previous_version"
+        assert classify(client, digit_pngs[0][0]).json()["model"]["version"] == old
+
+
+def test_roll_back_unload_and_restart(
+    run_server: Serve, models_dir: Path, tmp_path: Path, digit_pngs: list[tuple[bytes, str]]
+) -> None:
+    old, new = versions(models_dir)
+    png = digit_pngs[0][0]
+    _copy_as(models_dir, "other")
+    state = tmp_path / "state"
+    with run_server(models_dir, state) as server, admin(server) as client:
+        assert activate(client, new).json()["active"] == new
+        metrics = client.get("/metrics").text
+        info = [line for line in metrics.splitlines() if line.startswith("fend_model_info{")]
+        mnist = [line for line in info if 'model="mnist"' in line]
+        assert len(mnist) == 1
+        assert new in mnist[0]
+        assert client.post(f"{ADMIN}/mnist/rollback").json()["active"] == old
+        assert client.post(f"{ADMIN}/mnist/rollback").json()["active"] == new
+    with run_server(models_dir, state) as server, admin(server) as client:
+        assert classify(client, png).json()["model"]["version"] == new
+        assert client.post(f"{ADMIN}/mnist/unload").json()["reason"] == "model_unloaded"
+        refused = classify(client, png)
+        assert (refused.status_code, refused.json()["code"]) == (503, "model_unloaded")
+        assert classify(client, png, "other").status_code == 200
+    with run_server(models_dir, state) as server, admin(server) as client:
+        assert classify(client, png).status_code == 503
+        assert client.post(f"{ADMIN}/mnist/rollback").json()["active"] == new
+    shutil.rmtree(models_dir / "mnist" / "versions")
+    with run_server(models_dir, state) as server, admin(server) as client:
+        listed = {model["name"]: model for model in client.get(ADMIN).json()}
+        assert listed["mnist"]["active"] == old
+        assert listed["mnist"]["missing"] == new
+        assert httpx.get(f"{server.base_url}{ADMIN}").status_code == 401
+
+
+def _copy_as(models_dir: Path, name: str) -> None:
+    """Another model that answers as `mnist` does."""
+    shutil.copytree(
+        models_dir / "mnist", models_dir / name, ignore=shutil.ignore_patterns("versions")
+    )
+    path = models_dir / name / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"name": name}))
