@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -42,10 +42,12 @@ class Answered:
     timing: Mapping[str, float]
     """Seconds of each stage, by its name."""
 
-    @property
-    def server_timing(self) -> str:
-        """The value of the header Server-Timing: milliseconds of each stage."""
-        return ", ".join(f"{name};dur={1000 * s:.2f}" for name, s in self.timing.items())
+
+def server_timing(timings: Sequence[Mapping[str, float]]) -> str:
+    """The value of the header Server-Timing: milliseconds of each stage, the slowest image's."""
+    names = timings[0] if timings else ()
+    slowest_ms = {name: 1000 * max(timing[name] for timing in timings) for name in names}
+    return ", ".join(f"{name};dur={duration_ms:.2f}" for name, duration_ms in slowest_ms.items())
 
 
 class TimeoutInvalid(FendError):

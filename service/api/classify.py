@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from fend.answers import DEFAULT_TOP_K, Classification, TopKInvalid, classification
 from fend.images import encode_png
-from service.api.answering import Answered, Answering
+from service.api.answering import Answered, Answering, server_timing
 from service.api.problems import problem_docs
 from service.api.request_docs import picture_body
 
@@ -42,7 +42,7 @@ async def classify(
     answering: Answering = request.app.state.answering
     wanted = labels_wanted(request, model, top_k)
     answered = await answering.answer(request, model)
-    response.headers["Server-Timing"] = answered.server_timing
+    response.headers["Server-Timing"] = server_timing([answered.timing])
     return await classified(answering, answered, wanted, denoised=bool(include))
 
 

@@ -1,11 +1,11 @@
 """POST /v1/classify/batch: many images in one request, one outcome for each."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from fend.answers import Classification
 from fend.errors import FendError
-from service.api.answering import Answered, Answering
+from service.api.answering import Answered, Answering, server_timing
 from service.api.classify import Include, ModelName, TopK, classified, labels_wanted
 from service.api.problems import Problem, part_problem, problem_docs
 from service.api.request_docs import pictures_body
@@ -33,7 +33,11 @@ class Outcomes(BaseModel):
     openapi_extra=pictures_body(),
 )
 async def classify_batch(
-    request: Request, model: ModelName = None, top_k: TopK = None, include: Include = None
+    request: Request,
+    response: Response,
+    model: ModelName = None,
+    top_k: TopK = None,
+    include: Include = None,
 ) -> Outcomes:
     """Clean and classify many images. Each gets the answer, or the problem, it would get alone."""
     answering: Answering = request.app.state.answering
@@ -46,4 +50,7 @@ async def classify_batch(
         return Outcome(result=result)
 
     answers = await answering.answer_all(request, model)
+    response.headers["Server-Timing"] = server_timing(
+        [answered.timing for answered in answers if isinstance(answered, Answered)]
+    )
     return Outcomes(outcomes=[await outcome(answered) for answered in answers])

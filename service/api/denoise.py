@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from fend.images import encode_png
-from service.api.answering import Answering
+from service.api.answering import Answering, server_timing
 from service.api.classify import ModelName
 from service.api.problems import problem_docs
 from service.api.request_docs import picture_body
@@ -29,5 +29,5 @@ async def denoise(request: Request, model: ModelName = None) -> Response:
     answered = await answering.answer(request, model)
     pixels = answered.answer.denoised
     png = await answering.off_loop("encode", lambda: encode_png(pixels))
-    headers = {"Server-Timing": answered.server_timing}
+    headers = {"Server-Timing": server_timing([answered.timing])}
     return Response(png, media_type="image/png", headers=headers)

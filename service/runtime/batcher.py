@@ -62,6 +62,7 @@ class _Waiting(Generic[Item, Result]):
     future: asyncio.Future[Served[Result]]
     deadline_s: float
     since_s: float = field(default_factory=time.monotonic)
+    queue_s: float = 0.0
 
 
 class Batcher(Generic[Item, Result]):
@@ -160,7 +161,7 @@ class Batcher(Generic[Item, Result]):
                 batch.append(self._next())
             batch = self._still_wanted(batch)
             if batch:
-                await self._run(batch)
+                await self._take(batch)
 
     def _still_wanted(self, batch: list[_Waiting[Item, Result]]) -> list[_Waiting[Item, Result]]:
         now_s = time.monotonic()
@@ -176,32 +177,42 @@ class Batcher(Generic[Item, Result]):
         self._metrics.queue_depth.dec()
         return self._queue.get_nowait()
 
-    async def _run(self, batch: list[_Waiting[Item, Result]]) -> None:
-        started_s = time.monotonic()
+    async def _take(self, batch: list[_Waiting[Item, Result]]) -> None:
+        """Run a batch; one that fails as a whole is run again item by item."""
         for waiting in batch:
-            self._metrics.inference_queue.observe(started_s - waiting.since_s)
+            waiting.queue_s = time.monotonic() - waiting.since_s
+            self._metrics.inference_queue.observe(waiting.queue_s)
         try:
-            outcomes = await self._infer([waiting.item for waiting in batch])
-            settled = list(zip(batch, outcomes, strict=True))
+            if await self._run(batch):
+                return
+            for waiting in batch:
+                if self._still_wanted([waiting]):
+                    await self._run([waiting])
         except asyncio.CancelledError:
             for waiting in batch:
                 self._settle(waiting, Stopping("the service stopped before this was answered"))
             raise
+
+    async def _run(self, batch: list[_Waiting[Item, Result]]) -> bool:
+        """Whether every item was settled: False where the batch failed as a whole."""
+        started_s = time.monotonic()
+        try:
+            outcomes = await self._infer([waiting.item for waiting in batch])
+            settled = list(zip(batch, outcomes, strict=True))
         except Exception as error:
-            if len(batch) == 1:
-                self._settle(batch[0], error)
-                return
-            for waiting in batch:
-                await self._run([waiting])
-            return
+            if len(batch) > 1:
+                return False
+            self._settle(batch[0], error)
+            return True
         compute_s = time.monotonic() - started_s
         self._metrics.batch_size.observe(len(batch))
         self._latency.observe(len(batch), compute_s)
         for waiting, outcome in settled:
             if not isinstance(outcome, FendError):
-                self._settle(waiting, Served(outcome, started_s - waiting.since_s, compute_s))
+                self._settle(waiting, Served(outcome, waiting.queue_s, compute_s))
             else:
                 self._settle(waiting, outcome)
+        return True
 
     @staticmethod
     def _settle(waiting: _Waiting[Item, Result], outcome: Served[Result] | Exception) -> None:

@@ -32,6 +32,7 @@ def test_each_image_gets_the_answer_or_the_problem_that_it_gets_alone(
     alone = [app_client.post("/v1/classify", files=parts([data])).json() for data in pictures]
     response = app_client.post(BATCH, files=parts(pictures))
     assert response.status_code == 200
+    assert response.headers["server-timing"].count(";dur=") == 3
     outcomes = response.json()["outcomes"]
     assert len(outcomes) == len(pictures)
     for number, (outcome, solo) in enumerate(zip(outcomes, alone, strict=True)):

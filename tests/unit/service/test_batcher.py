@@ -138,6 +138,25 @@ def test_stopping_leaves_nobody_waiting() -> None:
     asyncio.run(scenario())
 
 
+def test_stopping_while_a_broken_batch_is_run_again_leaves_nobody_waiting() -> None:
+    async def scenario() -> None:
+        async def infer(items: Sequence[int]) -> list[int | FendError]:
+            if len(items) > 1:
+                raise RuntimeError("the whole batch is broken")
+            await asyncio.sleep(3600)  # the first of those that are run again never ends
+            return []
+
+        batcher = Batcher[int, int](infer, max_batch=8, capacity=100, metrics=Metrics())
+        waiting = [asyncio.create_task(result(batcher, item)) for item in (1, 2, 3)]
+        batcher.start()
+        await settle()
+        await batcher.stop()
+        outcomes = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+        assert [type(outcome) for outcome in outcomes] == [Stopping] * 3
+
+    asyncio.run(scenario())
+
+
 def test_whose_time_is_up_is_dropped_and_not_computed_for() -> None:
     async def scenario() -> None:
         model = Doubler()
