@@ -51,7 +51,7 @@ def _classifier(recipe: Recipe, about: dict[str, Any]) -> str:
     if recipe.joint is not None:
         return (
             f"`{section.architecture}`, {size}, trained together with the denoiser: "
-            f"{_adversarial(recipe.joint.adversarial)}; neither protects, or needs, another"
+            f"{_adversarial(recipe.joint.adversarial)}; the denoiser protects no other"
         )
     if section.from_bundle is not None or section.adversarial is None:
         return size
