@@ -68,7 +68,11 @@ def _own_commands() -> list[Command]:
 
 def _registered_commands() -> list[Command]:
     """What is built on the library registers itself, so that the library need not import it."""
-    helps = {"serve": "Run the service.", "train": "Train a denoiser and write a bundle."}
+    helps = {
+        "key": "Make a key for the service.",
+        "serve": "Run the service.",
+        "train": "Train a denoiser and write a bundle.",
+    }
     return [
         Command(entry.name, helps.get(entry.name, f"From {entry.value}."), entry.load)
         for entry in sorted(entry_points(group="fend.commands"), key=lambda entry: entry.name)
