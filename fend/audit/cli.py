@@ -59,8 +59,6 @@ app = typer.Typer(
     help="Attack a model and report how often its answers survive.",
     epilog="`fend audit MODEL` is `fend audit run MODEL`; `fend audit run --help` has its options.",
 )
-app.command("diff")(diff)
-app.command("self-test")(self_test)
 
 
 @app.command("run")

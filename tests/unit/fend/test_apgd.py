@@ -75,6 +75,45 @@ def test_the_optimum_is_met_inside_the_ball_and_on_its_surface() -> None:
     assert not torch.allclose(other, best.expand(2, 3), atol=1e-3)
 
 
+class Chain(nn.Module):
+    """Class 1 grows by one pixel after another, each of no use before the one before it has moved.
+
+    Every step of use raises the loss, for a hundred steps on end; class 1 never wins.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        arrived = moved(images).detach() > 0.7
+        reachable = torch.cumprod(arrived.float(), 1).roll(1, 1)
+        reachable[:, 0] = 1
+        score = 0.01 * (moved(images) * reachable).sum(1) - 3
+        return torch.stack([torch.zeros_like(score), score], dim=1)
+
+
+def moved(images: Tensor) -> Tensor:
+    """How far each pixel is from grey, in shares of epsilon."""
+    return (images.flatten(1) - 0.5) / 0.1
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
+def test_a_target_that_comes_nearer_does_not_halve_the_steps(loss) -> None:
+    """ART #840: the targeted step halving had the sign of the untargeted one, so that a window of
+    nothing but progress halved the step size."""
+    images, labels = torch.full((2, 1, 8, 10), 0.5), torch.zeros(2, dtype=torch.long)
+    away = Objective(loss=loss)
+    towards = Objective(loss=loss, goal="targeted", label_source="least_likely")
+    links = []
+    for attacker in (
+        APGD(objective=away),
+        APGD(objective=towards),
+        APGD(objective=away, targets=1),
+    ):
+        result = attack(attacker, Chain(), images, labels, ThreatModel(epsilon=0.1))
+        arrived = moved(result.adversarial) > 0.7
+        links.append(torch.cumprod(arrived.int(), 1).sum(1).tolist())
+    assert links[0] == links[1] == links[2]
+    assert min(links[0]) > 70, "with steps halved at every look it is fewer than 50"
+
+
 def test_logits_of_any_scale_do_not_blind_dlr(digit_classifier, digit_batch) -> None:
     """At 10,000 times the logits, softmax is exactly one-hot and cross-entropy has no gradient."""
 

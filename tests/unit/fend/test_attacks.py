@@ -79,7 +79,8 @@ ATTACKS = [
 def test_every_attack_stays_in_its_threat_model(
     attacker, epsilon, norm, model, images, labels
 ) -> None:
-    """ART #73, #85, #148; cleverhans #823: a perturbation or an iterate outside what is allowed."""
+    """ART #73, #85, #148; cleverhans #823: a perturbation or an iterate outside what is allowed.
+    torchattacks #124: at epsilon 0 the images, and so the accuracy, were not the clean ones."""
     threat = ThreatModel(norm=norm, epsilon=epsilon)
     result = attack(attacker, model, images, labels, threat, seed=1)
     assert float(threat.measure(images, result.adversarial).max()) <= epsilon + 1e-6

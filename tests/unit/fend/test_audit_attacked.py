@@ -41,7 +41,7 @@ def gradient(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 def test_the_gradient_goes_through_every_stacked_denoiser() -> None:
-    """A peer once took the gradient of each stage at the first stage's input."""
+    """ART #485: the gradient of each stage was taken at the first stage's input."""
     stacked = Defence(nn.Sequential(small(1), small(2)), linear()).double()
     model = attacked_model(frozen(stacked), None, WHITE, EXACT)  # type: ignore[arg-type]
     images = torch.rand(2, 1, 4, 4, dtype=torch.float64, requires_grad=True)
@@ -128,6 +128,7 @@ class Wavering(nn.Module):
 def test_the_majority_of_five_fresh_passes_decides_random_answers(
     draws: list[int], answer: int
 ) -> None:
+    """auto-attack #56, DiffPure #3, #5: one lucky pass of a random defence taken for success."""
     random = Defence(nn.Identity(), Wavering(draws))
     [judged] = answers(random, torch.rand(1, 1, 4, 4), randomised=True)
     assert judged.defended == answer

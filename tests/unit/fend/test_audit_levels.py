@@ -53,6 +53,7 @@ def test_an_attack_stops_early_only_where_the_attacked_model_is_the_judge(
 
 
 def test_a_line_says_which_graph_its_gradient_went_through() -> None:
+    """ART #1483, #1492: nobody could tell a grey-box from a white-box result."""
     said = {level: gradient_through(FGSM(), level) for level in (*TRANSFER, WHITE)}
     assert said == {
         BLACK: "surrogate classifier",

@@ -29,6 +29,7 @@ GREY, WHITE, QUERY = Knowledge.GREY_BOX, Knowledge.WHITE_BOX, Knowledge.QUERY
 
 
 def test_the_worst_case_is_per_sample_not_the_lowest_accuracy(audit_rows: ModuleType) -> None:
+    """auto-attack #45: the average over attacks taken for the result."""
     # Each attack breaks another half: every average says 50 %, and nothing holds.
     rows = audit_rows.AuditRows(knowledge=(WHITE,), n=4)
     report = rows.breaks((WHITE, 0), {0, 1}).breaks((WHITE, 1), {2, 3}).report()

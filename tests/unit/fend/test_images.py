@@ -825,6 +825,7 @@ def test_encode_png_round_trip_is_exact(channels):
 
 
 def test_encode_png_rounds_to_the_nearest_level():
+    """torchattacks #124: cut down to a level instead, a stored adversarial is another image."""
     pixels = torch.tensor([[[0.0, 0.9 / 255, 1.4 / 255, 253.6 / 255, 0.9999, 1.0]]])
 
     with Image.open(io.BytesIO(encode_png(pixels))) as image:

@@ -22,6 +22,7 @@ from fend.threat import ThreatModel
 )
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 4, 9)])
 def test_square_stays_in_its_threat_model(shape, attacker, epsilon) -> None:
+    """auto-attack #95: images had to be as high as wide."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(6, *shape, generator=generator)
     pixels = images[0].numel()
