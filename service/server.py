@@ -20,10 +20,13 @@ from fastapi import FastAPI
 
 from fend.errors import FendError
 from service.api.security import check_exposure
-from service.runtime.connections import protocol
+from service.runtime.connections import protocol, refuse_connections
 from service.runtime.lifecycle import Lifecycle
 from service.runtime.logs import configure_logs
 from service.settings import Settings
+
+ACCEPT_REST_S = 0.1
+"""How long connections that are complete, but not accepted, are still taken at the stop."""
 
 
 class PortUnavailable(FendError):
@@ -83,17 +86,27 @@ async def _serve(config: uvicorn.Config, settings: Settings, sock: socket.socket
         serving = asyncio.create_task(server.serve(sockets=[sock]))
         # One turn of the loop: uvicorn installs its signal handlers, then ours replace them.
         await asyncio.sleep(0)
-        _handle_signals(server, app.state.lifecycle, settings.drain_delay_s)
+        _handle_signals(server, sock, app.state.lifecycle, settings.drain_delay_s)
         _announce(app, settings, sock)
         await serving
     structlog.get_logger().info("stopped")
 
 
-def _handle_signals(server: uvicorn.Server, lifecycle: Lifecycle, drain_delay_s: float) -> None:
+def _handle_signals(
+    server: uvicorn.Server, sock: socket.socket, lifecycle: Lifecycle, drain_delay_s: float
+) -> None:
     """SIGTERM drains, then stops; Ctrl-C stops without the delay; a second signal hurries."""
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
+        # Whoever is connected by now is accepted in the next moments: closing the socket under the
+        # kernel's queue would reset them.
+        if refuse_connections(sock):
+            loop.call_later(ACCEPT_REST_S, exit_)
+        else:
+            exit_()
+
+    def exit_() -> None:
         server.should_exit = True
 
     def signalled(number: int) -> None:
@@ -103,7 +116,7 @@ def _handle_signals(server: uvicorn.Server, lifecycle: Lifecycle, drain_delay_s:
         elif lifecycle.draining or number == signal.SIGINT or not server.started:
             lifecycle.drain()
             structlog.get_logger().info("stopping", signal=name)
-            stop()
+            stop() if server.started else exit_()
         else:
             lifecycle.drain()
             structlog.get_logger().info("draining", signal=name, delay_s=drain_delay_s)

@@ -1,12 +1,49 @@
-"""Connections on which nothing arrives: closed after a while, and first when room is short.
+"""Connections: which are closed when nothing arrives, and how a stop closes none that has asked.
 
 uvicorn waits for the head of a request without end, so a few thousand sockets that send a byte a
-minute would keep everybody else out.
+minute would keep everybody else out. And when it stops it closes what it has not read yet, which
+the caller sees as a reset.
 """
 
 import asyncio
+import ctypes
+import socket
+import struct
+import sys
 
+import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+LAST_HEAD_S = 0.25
+"""At the stop: how long a connection without a request may still bring one."""
+
+SO_ATTACH_FILTER = 26
+"""Linux; Python's socket module lacks the name."""
+
+DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+"""Classic BPF over the TCP header: flags = byte 13; SYN set: drop; else let pass."""
+
+
+def refuse_connections(listener: socket.socket) -> bool:
+    """Start no new connection on `listener`; those begun are completed and can be accepted.
+
+    A listening socket that is closed resets what waits in its queue, and accepting faster leaves
+    the same gap, only smaller. So the kernel is told to drop SYNs first: a caller who comes now
+    asks again after a second, and is then refused.
+
+    Returns:
+        False where the system has no such filter: the gap stays.
+    """
+    if sys.platform != "linux":
+        return False
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in DROP_SYN))
+    filter_ = struct.pack("HL", len(DROP_SYN), ctypes.addressof(program))
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filter_)
+    except OSError as error:  # a sandbox that does not know it
+        structlog.get_logger().warning("stop_may_reset_connections", reason=error.strerror)
+        return False
+    return True
 
 
 def protocol(head_timeout_s: float, max_connections: int) -> type[HttpToolsProtocol]:
@@ -19,6 +56,7 @@ def protocol(head_timeout_s: float, max_connections: int) -> type[HttpToolsProto
 
     class PunctualProtocol(HttpToolsProtocol):
         _deadline: asyncio.TimerHandle | None = None
+        _stopping = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -34,6 +72,16 @@ def protocol(head_timeout_s: float, max_connections: int) -> type[HttpToolsProto
         def on_headers_complete(self) -> None:
             self._head_came()
             super().on_headers_complete()
+            if self._stopping and self.cycle is not None:
+                self.cycle.keep_alive = False
+
+        def shutdown(self) -> None:
+            # A request may be on its way, or lie unread: it is answered before the end.
+            self._stopping = True
+            if self.cycle is None or self.cycle.response_complete:
+                self.loop.call_later(LAST_HEAD_S, super().shutdown)
+            else:
+                super().shutdown()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._head_came()
