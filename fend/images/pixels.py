@@ -92,8 +92,11 @@ def _plain_mode(image: Image.Image, transparent: tuple[int, ...] | None) -> Imag
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     if transparent is None:
         return image
-    opaque = np.asarray(image).reshape(*image.size[::-1], -1) != np.array(transparent)
-    return _with_alpha(image, opaque.any(axis=-1))
+    samples = np.asarray(image).reshape(*image.size[::-1], -1)
+    opaque = samples[..., 0] != transparent[0]
+    for channel in range(1, len(transparent)):  # many times faster than `any` over the last axis
+        opaque |= samples[..., channel] != transparent[channel]
+    return _with_alpha(image, opaque)
 
 
 def _with_alpha(image: Image.Image, opaque: npt.NDArray[np.bool_]) -> Image.Image:
