@@ -1,0 +1,213 @@
+"""One cell: train, make the attacker's surrogate, attack, write the result.
+
+OUT/work/PROFILE/models   bundles, the surrogates' beside them
+OUT/work/PROFILE/runs     checkpoints, shared classifiers and adversarial images
+OUT/work/PROFILE/audits   the rows of audits that are not finished
+OUT/work/PROFILE/logs     what training says
+"""
+
+import fcntl
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from fend import __version__
+from fend.audit import Report
+from fend.audit.index_ranges import from_ranges, to_ranges
+from fend.audit.report import Share
+from fend.audit.surrogates import SEED as SURROGATE_SEED
+from fend.bundle import MANIFEST, Manifest, load_bundle, read_manifest
+from fend.datasets import load
+from fend.threat import Knowledge
+from training.data import load_splits
+from training.line import run_recipe
+from training.recipe import Recipe
+from training.reproduce.attacks import paper_audit, white_box_audit
+from training.reproduce.audited import audited
+from training.reproduce.cells import Cell
+from training.reproduce.detection import detections
+from training.reproduce.result import (
+    AtLevel,
+    CellResult,
+    Measured,
+    UnderThreat,
+    result_path,
+    write_whole,
+)
+from training.surrogate import surrogate_recipe
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run reads and writes."""
+
+    out: Path
+    data_dir: Path | None
+    device: str
+
+    def work(self, profile: str) -> Path:
+        return self.out / "work" / profile
+
+
+def run_cell(cell: Cell, places: Places, say: Say = lambda _: None) -> None:
+    """Write the cell's result. What an earlier, stopped run of it finished is not done again.
+
+    Raises:
+        FendError: data or a loss network that is not there, or a recipe that does not fit.
+    """
+    work, device = places.work(cell.profile), torch.device(places.device)
+    started_s = time.monotonic()
+    say("training")
+    manifest = _trained(cell.recipe, cell.name, places, work)
+    surrogate = None
+    if Knowledge.BLACK_BOX in cell.levels:
+        say("surrogate")
+        surrogate = f"{cell.data}-{cell.defence}-surrogate"
+        # The same for every seed: an attacker without the weights does not know the seed either.
+        recipe = surrogate_recipe(manifest, SURROGATE_SEED)
+        recipe = recipe.model_copy(update={"name": surrogate, "summary": "The attacker's own."})
+        _trained(recipe, f"{cell.name}.surrogate", places, work)
+    trained_s = time.monotonic()
+    audits = work / "audits" / cell.key
+    bundle_dir = work / "models" / cell.recipe.name
+    threats, reports = [], []
+    for epsilon in cell.epsilons:
+        say(f"attacks at {epsilon:g}")
+        specs = (
+            paper_audit(cell, manifest.name, surrogate, epsilon),
+            white_box_audit(cell, manifest.name, epsilon),
+        )
+        paper, white = (
+            audited(spec, bundle_dir, places.data_dir, device, audits / f"{number}-{epsilon:g}")
+            for number, spec in enumerate(specs)
+        )
+        threats.append(_under(epsilon, paper, white))
+        reports.append(paper)
+    say("detectors")
+    bundle = load_bundle(bundle_dir, device)
+    splits = load_splits(cell.recipe.data, cell.recipe.input, cell.recipe.seed, places.data_dir)
+    images = load(cell.recipe.data.test, places.data_dir)
+    attacked = images.subset(images.sample(cell.images, 0))
+    about, recipe, report = manifest.about, cell.recipe, reports[0]
+    result = CellResult(
+        key=cell.key,
+        data=cell.data,
+        group=cell.group,
+        defence=cell.defence,
+        seed=cell.seed,
+        profile=cell.profile,
+        recipe=recipe.name,
+        denoiser=recipe.denoiser.architecture,
+        classifier=recipe.classifier.architecture,
+        loss=_loss_in_words(recipe),
+        train_images=about["data"]["train"]["images"],
+        classifier_epochs=recipe.classifier.epochs,
+        denoiser_epochs=recipe.denoiser.epochs,
+        clean=_measured(report.clean.defended, report.clean.wrong),
+        clean_undefended=_measured(report.clean.undefended),
+        threats=tuple(threats),
+        detection=detections(cell, bundle, splits.held_out, attacked, device),
+        model_version=manifest.version,
+        dataset_digest=report.identity.dataset_digest,
+        index_digest=report.identity.index_digest,
+        train_s=round(trained_s - started_s, 1),
+        attack_s=round(time.monotonic() - trained_s, 1),
+        made_with={"fend": __version__, "torch": torch.__version__, "device": places.device},
+    )
+    write_whole(result_path(places.out, cell), result.model_dump_json(indent=1) + "\n")
+    shutil.rmtree(audits)
+
+
+def _trained(recipe: Recipe, log: str, places: Places, work: Path) -> Manifest:
+    """The bundle of `recipe` in `work`; what is there is used, and a stopped training goes on.
+
+    Recipes that share a classifier take turns: they would write the same checkpoints.
+    """
+    bundle_dir, runs_dir = work / "models" / recipe.name, work / "runs"
+    shared = [recipe.classifier.model_dump_json(), recipe.data.model_dump_json(), str(recipe.seed)]
+    digest = hashlib.sha256("\n".join(shared).encode()).hexdigest()[:16]
+    (work / "logs").mkdir(parents=True, exist_ok=True)
+    with _locked(runs_dir / "locks" / digest):
+        if (bundle_dir / MANIFEST).is_file():
+            manifest = read_manifest(bundle_dir)
+            if manifest.about.get("recipe") == recipe.model_dump(mode="json"):
+                return manifest
+        note = runs_dir / recipe.name / "recipe.json"
+        if note.is_file() and note.read_text() != recipe.model_dump_json():
+            shutil.rmtree(note.parent)  # of an older recipe
+        with (work / "logs" / f"{log}.txt").open("a") as file:
+            return run_recipe(
+                recipe,
+                data_dir=places.data_dir,
+                bundle_dir=bundle_dir,
+                runs_dir=runs_dir,
+                resume=True,
+                device=torch.device(places.device),
+                console=Console(file=file, width=160),
+            )
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Only one process at a time; the system frees it when that process ends, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _loss_in_words(recipe: Recipe) -> str | None:
+    loss = recipe.loss
+    if loss is None:
+        return None
+    if loss.network is None:
+        return "pixels"
+    taps = loss.taps if isinstance(loss.taps, str) else ",".join(loss.taps)
+    return f"{loss.network} {taps} {loss.scaling} {loss.input_px}px"
+
+
+def _measured(share: Share, wrong: str | None = None) -> Measured:
+    return Measured(correct=share.correct, n=share.n, wrong=wrong)
+
+
+def _not_wrong(n: int, *wrong: str) -> Measured:
+    """What none of these lists of wrong images holds."""
+    places = frozenset[int]().union(*(from_ranges(item) for item in wrong))
+    return Measured(correct=n - len(places), n=n, wrong=to_ranges(places))
+
+
+def _under(epsilon: float, paper: Report, white: Report) -> UnderThreat:
+    levels, n = {}, paper.identity.n
+    for level in paper.spec.knowledge:
+        fgsm, pgd = (
+            _not_wrong(
+                n,
+                *(
+                    line.wrong
+                    for line in paper.lines
+                    if line.knowledge is level and line.attack.name == name
+                ),
+            )
+            for name in ("fgsm", "pgd")
+        )
+        wrong = from_ranges(paper.wrong_by_knowledge[level])
+        if level is Knowledge.WHITE_BOX:
+            wrong |= from_ranges(white.wrong_by_knowledge[level])
+        levels[level] = AtLevel(fgsm=fgsm, pgd=pgd, worst=_not_wrong(n, to_ranges(wrong)))
+    at_zero, at_half = white.curve
+    return UnderThreat(
+        epsilon=epsilon,
+        levels=levels,
+        white_box_attacks=tuple(line.title for line in white.lines),
+        at_zero=_measured(at_zero.defended),
+        at_half=_measured(at_half.defended),
+    )
