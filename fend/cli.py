@@ -70,6 +70,7 @@ def _registered_commands() -> list[Command]:
     """What is built on the library registers itself, so that the library need not import it."""
     helps = {
         "key": "Make a key for the service.",
+        "reproduce": "Run the paper's evaluation and write its tables.",
         "serve": "Run the service.",
         "train": "Train a denoiser and write a bundle.",
     }

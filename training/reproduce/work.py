@@ -21,28 +21,34 @@ from rich.progress import (
 
 from fend.errors import FendError
 from training.reproduce.cells import Cell
+from training.reproduce.result import is_done
 from training.reproduce.run_cell import Places, run_cell
 
 
 def run_cells(
     cells: Sequence[Cell], places: Places, workers: int, console: Console
 ) -> dict[str, str]:
-    """Run `cells`; returns, by the name of the cell, why those that could not be run were not."""
+    """Run those of `cells` that have no result yet, `workers` at a time (1: in this process).
+
+    Returns, by the name of the cell, why those that could not be run were not.
+    """
     failed: dict[str, str] = {}
-    if not cells:
+    todo = [cell for cell in cells if not is_done(places.out, cell)]
+    console.print(f"{len(cells) - len(todo)} of {len(cells)} cells are done", highlight=False)
+    if not todo:
         return failed
-    with _bar(len(cells), console) as (say, advance):
+    with _bar(len(todo), console) as (say, advance):
         if workers == 1:
-            for cell in cells:
+            for cell in todo:
                 say(cell.name)
                 _note(failed, cell, _run(cell, places, say), console)
                 advance()
             return failed
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(
-            min(workers, len(cells)), context, initializer=_end_with, initargs=(os.getpid(),)
+            min(workers, len(todo)), context, initializer=_end_with, initargs=(os.getpid(),)
         ) as pool:
-            futures = {pool.submit(_run, cell, places): cell for cell in cells}
+            futures = {pool.submit(_run, cell, places): cell for cell in todo}
             say(f"{workers} processes")
             try:
                 for future in as_completed(futures):
