@@ -178,9 +178,16 @@ def _cell(
         defence=defence,
         seed=recipe.seed,
         profile=profile,
-        recipe=smoke(recipe) if profile == "smoke" else recipe,
+        recipe=_in_miniature(recipe) if profile == "smoke" else recipe,
         levels=levels,
         epsilons=EPSILONS[data],
         images=budget.images or None,
         shard=budget.shard,
     )
+
+
+def _in_miniature(recipe: Recipe) -> Recipe:
+    """`fend train --smoke` on still fewer images: a trial of the command, not of the defence."""
+    small = smoke(recipe)
+    data = small.data.model_copy(update={"limit": 300, "held_out": 60})
+    return small.model_copy(update={"data": data})

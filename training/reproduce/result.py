@@ -93,6 +93,8 @@ class CellResult(_Part):
     train_s: float
     """Of this process; less than the whole where a run was resumed, or a classifier was there."""
     attack_s: float
+    cpu_s: float | None = None
+    """Processor time of both, which other load on the machine does not change."""
     made_with: dict[str, str]
 
     def under(self, epsilon: float) -> UnderThreat:

@@ -65,7 +65,7 @@ def run_cell(cell: Cell, places: Places, say: Say = lambda _: None) -> None:
         FendError: data or a loss network that is not there, or a recipe that does not fit.
     """
     work, device = places.work(cell.profile), torch.device(places.device)
-    started_s = time.monotonic()
+    started_s, started_cpu_s = time.monotonic(), time.process_time()
     say("training")
     manifest = _trained(cell.recipe, cell.name, places, work)
     surrogate = None
@@ -121,6 +121,7 @@ def run_cell(cell: Cell, places: Places, say: Say = lambda _: None) -> None:
         index_digest=report.identity.index_digest,
         train_s=round(trained_s - started_s, 1),
         attack_s=round(time.monotonic() - trained_s, 1),
+        cpu_s=round(time.process_time() - started_cpu_s, 1),
         made_with={"fend": __version__, "torch": torch.__version__, "device": places.device},
     )
     write_whole(result_path(places.out, cell), result.model_dump_json(indent=1) + "\n")
