@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.reproduce.cells import Cell
+from training.reproduce.cells import EPSILONS, Cell
 from training.reproduce.figure import draw
-from training.reproduce.markdown import to_markdown
+from training.reproduce.markdown import in_words, to_markdown
 from training.reproduce.pictures import draw_pictures
 from training.reproduce.result import read_results, write_whole
 from training.reproduce.run_cell import Places
@@ -21,11 +21,13 @@ def write_tables(out: Path, cells: Sequence[Cell]) -> list[Path]:
     """
     written = []
     for table in tables_of(read_results(out), list(dict.fromkeys(cell.data for cell in cells))):
-        stem = out / f"{table.data}-{round(table.epsilon * 255)}"
-        write_whole(stem.with_suffix(".md"), to_markdown(table))
-        write_whole(stem.with_suffix(".json"), table.model_dump_json(indent=1) + "\n")
-        draw(table, stem.with_suffix(".svg"))
-        written += [stem.with_suffix(suffix) for suffix in (".md", ".json", ".svg")]
+        first = table.epsilon == EPSILONS[table.data][0]
+        name = table.data if first else f"{table.data}-{in_words(table.epsilon).replace('/', '-')}"
+        markdown, json, figure = (out / f"{name}.{suffix}" for suffix in ("md", "json", "svg"))
+        write_whole(markdown, to_markdown(table))
+        write_whole(json, table.model_dump_json(indent=1) + "\n")
+        draw(table, figure)
+        written += [markdown, json, figure]
     return written
 
 

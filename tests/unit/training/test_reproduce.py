@@ -128,29 +128,32 @@ def _wait_for(pattern: str, out: Path, process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-def _finish(out: Path) -> tuple[str, dict[str, object]]:
+def _finish(out: Path) -> str:
     process = _start(out)
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 0, said
+    return said
+
+
+def _numbers(out: Path) -> dict[str, object]:
+    """The one result in `out`, without the times."""
     [path] = (out / "cells").glob("*.json")
     result = json.loads(path.read_text())
-    return said, {key: value for key, value in result.items() if key not in TIMES}
+    return {key: value for key, value in result.items() if key not in TIMES}
 
 
 def test_killed_twice_it_ends_with_the_numbers_of_an_undisturbed_run(tmp_path):
-    _, undisturbed = _finish(tmp_path / "undisturbed")
+    failed, _ = _run(plan("smoke", only=["pixel-mse"]), tmp_path / "undisturbed")
+    assert not failed
     out = tmp_path / "killed"
     _wait_for("work/smoke/runs/adversaries/*/chunk-*.safetensors", out, _start(out))  # training
     _wait_for("work/smoke/audits/*/*/shard-00000.json", out, _start(out))  # attacking
-    _, resumed = _finish(out)
-    assert resumed == undisturbed
-    tables = {path.name: path.read_bytes() for path in out.glob("mnist-51.*")}
-    assert set(tables) == {"mnist-51.md", "mnist-51.json", "mnist-51.svg"}
-    said, again = _finish(out)
-    assert "1 of 1 cells are done" in said
-    assert again == resumed
-    assert {path.name: path.read_bytes() for path in out.glob("mnist-51.*")} == tables
-    assert len(list((out / "pictures").glob("*.png"))) == 0  # of unsecured and feature-loss only
+    _finish(out)
+    assert _numbers(out) == _numbers(tmp_path / "undisturbed")
+    tables = {path.name: path.read_bytes() for path in out.glob("mnist.*")}
+    assert set(tables) == {"mnist.md", "mnist.json", "mnist.svg"}
+    assert "1 of 1 cells are done" in _finish(out)
+    assert {path.name: path.read_bytes() for path in out.glob("mnist.*")} == tables
 
 
 def test_the_plan_starts_with_the_papers_rows_and_gives_them_more_seeds():
