@@ -11,11 +11,13 @@ from statistics import fmean, stdev
 
 from pydantic import BaseModel, ConfigDict
 
-from fend.audit.statistics import paired_difference_interval, wilson_interval
+from fend.audit.statistics import mcnemar_p_value, paired_difference_interval, wilson_interval
 from training.reproduce.result import Measured
 
 _STUDENT_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """The 97.5 % point of Student's distribution with 1, 2, ... degrees of freedom."""
+
+LEVEL = 0.001
 
 
 class Estimate(BaseModel):
@@ -57,8 +59,8 @@ def difference(ours: Sequence[Measured], others: Sequence[Measured]) -> Estimate
     pairs = list(zip(ours, others, strict=True))
     changes = [a.accuracy - b.accuracy for a, b in pairs]
     mean = fmean(changes)
-    gained = round(fmean(len(b.wrong_places - a.wrong_places) for a, b in pairs))
-    lost = round(fmean(len(a.wrong_places - b.wrong_places) for a, b in pairs))
+    gained = round(fmean(len(b.wrong_ranks - a.wrong_ranks) for a, b in pairs))
+    lost = round(fmean(len(a.wrong_ranks - b.wrong_ranks) for a, b in pairs))
     low, high = paired_difference_interval(gained, lost, n)
     of_seeds = _half_width(changes)
     return Estimate(
@@ -73,10 +75,14 @@ def difference(ours: Sequence[Measured], others: Sequence[Measured]) -> Estimate
 
 def leaves_more(stronger: Measured, weaker: Measured) -> bool:
     """Whether the attack that should be the stronger one leaves more images right, beyond what
-    chance explains (the 95 % interval of the change is above 0)."""
-    gained = len(weaker.wrong_places - stronger.wrong_places)
-    lost = len(stronger.wrong_places - weaker.wrong_places)
-    return paired_difference_interval(gained, lost, stronger.n)[0] > 0
+    chance explains.
+
+    A table makes some hundred such comparisons, so the level is 0.001 (McNemar's test), lest some
+    of them be flagged for nothing.
+    """
+    gained = len(weaker.wrong_ranks - stronger.wrong_ranks)
+    lost = len(stronger.wrong_ranks - weaker.wrong_ranks)
+    return gained > lost and mcnemar_p_value(gained, lost) < LEVEL
 
 
 def _spread(values: Sequence[float]) -> float | None:

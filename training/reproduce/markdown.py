@@ -105,8 +105,8 @@ def _levels_table(rows: Sequence[Row]) -> str:
 def _flags(rows: Sequence[Row]) -> str:
     flagged = [f"- {row.title}: {text}" for row in rows for text in row.flags]
     checked = (
-        "Checked on every cell: white-box ≤ grey-box ≤ black-box and PGD ≤ FGSM (within the 95 % "
-        "interval on the same images), epsilon 0 equals clean, epsilon 0.5 near zero."
+        "Checked on every cell: white-box ≤ grey-box ≤ black-box and PGD ≤ FGSM (McNemar's test "
+        "on the same images, p < 0.001), epsilon 0 equals clean, epsilon 0.5 near zero."
     )
     if not flagged:
         return f"{checked} Nothing is flagged."

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fend.audit.index_ranges import IndexRanges, from_ranges
 from fend.threat import Knowledge
 from training.reproduce.cells import Cell, Group
+from training.reproduce.marks import from_marks
 
 
 class _Part(BaseModel):
@@ -19,17 +19,18 @@ class Measured(_Part):
 
     correct: int
     n: int
-    wrong: IndexRanges | None = None
-    """Places in the data set."""
+    wrong: str | None = Field(default=None, pattern=r"^[0-9a-f]+$")
+    """As `marks` writes it."""
 
     @property
     def accuracy(self) -> float:
         return self.correct / self.n
 
     @property
-    def wrong_places(self) -> frozenset[int]:
+    def wrong_ranks(self) -> frozenset[int]:
+        """Which of the attacked images, counted from 0."""
         assert self.wrong is not None, "kept for every line of an attack"
-        return from_ranges(self.wrong)
+        return from_marks(self.wrong)
 
 
 class AtLevel(_Part):
@@ -66,7 +67,7 @@ class Detection(_Part):
 
 
 class CellResult(_Part):
-    format: Literal["fend-reproduce/1"] = "fend-reproduce/1"
+    format: Literal["fend-reproduce/2"] = "fend-reproduce/2"
     key: str
     data: str
     group: Group

@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from rich.console import Console
 
 from fend import __version__
 from fend.audit import Report
-from fend.audit.index_ranges import from_ranges, to_ranges
+from fend.audit.index_ranges import from_ranges
 from fend.audit.report import Share
 from fend.audit.surrogates import SEED as SURROGATE_SEED
 from fend.bundle import MANIFEST, Manifest, load_bundle, read_manifest
@@ -33,6 +33,7 @@ from training.reproduce.attacks import paper_audit, white_box_audit
 from training.reproduce.audited import audited
 from training.reproduce.cells import Cell
 from training.reproduce.detection import detections
+from training.reproduce.marks import to_marks
 from training.reproduce.result import (
     AtLevel,
     CellResult,
@@ -112,7 +113,7 @@ def run_cell(cell: Cell, places: Places, say: Say = lambda _: None) -> None:
         train_images=about["data"]["train"]["images"],
         classifier_epochs=recipe.classifier.epochs,
         denoiser_epochs=recipe.denoiser.epochs,
-        clean=_measured(report.clean.defended, report.clean.wrong),
+        clean=_all_but([report.clean.wrong], report),
         clean_undefended=_measured(report.clean.undefended),
         threats=tuple(threats),
         detection=detections(cell, bundle, splits.held_out, attacked, device),
@@ -176,34 +177,31 @@ def _loss_in_words(recipe: Recipe) -> str | None:
     return f"{loss.network} {taps} {loss.scaling} {loss.input_px}px"
 
 
-def _measured(share: Share, wrong: str | None = None) -> Measured:
-    return Measured(correct=share.correct, n=share.n, wrong=wrong)
+def _measured(share: Share) -> Measured:
+    return Measured(correct=share.correct, n=share.n)
 
 
-def _not_wrong(n: int, *wrong: str) -> Measured:
+def _all_but(wrong: Iterable[str], report: Report) -> Measured:
     """What none of these lists of wrong images holds."""
+    images = sorted(from_ranges(report.identity.indices))
     places = frozenset[int]().union(*(from_ranges(item) for item in wrong))
-    return Measured(correct=n - len(places), n=n, wrong=to_ranges(places))
+    return Measured(
+        correct=len(images) - len(places), n=len(images), wrong=to_marks(places, images)
+    )
 
 
 def _under(epsilon: float, paper: Report, white: Report) -> UnderThreat:
-    levels, n = {}, paper.identity.n
+    levels = {}
     for level in paper.spec.knowledge:
+        lines = [line for line in paper.lines if line.knowledge is level]
         fgsm, pgd = (
-            _not_wrong(
-                n,
-                *(
-                    line.wrong
-                    for line in paper.lines
-                    if line.knowledge is level and line.attack.name == name
-                ),
-            )
+            _all_but((line.wrong for line in lines if line.attack.name == name), paper)
             for name in ("fgsm", "pgd")
         )
-        wrong = from_ranges(paper.wrong_by_knowledge[level])
+        wrong = [paper.wrong_by_knowledge[level]]
         if level is Knowledge.WHITE_BOX:
-            wrong |= from_ranges(white.wrong_by_knowledge[level])
-        levels[level] = AtLevel(fgsm=fgsm, pgd=pgd, worst=_not_wrong(n, to_ranges(wrong)))
+            wrong.append(white.wrong_by_knowledge[level])
+        levels[level] = AtLevel(fgsm=fgsm, pgd=pgd, worst=_all_but(wrong, paper))
     at_zero, at_half = white.curve
     return UnderThreat(
         epsilon=epsilon,

@@ -181,9 +181,9 @@ def _ablation(results: Sequence[CellResult], epsilon: float) -> list[AblationRow
 def _against(
     ours: Sequence[CellResult], pixels: Sequence[CellResult], epsilon: float
 ) -> list[AblationRow]:
-    """[] where no seed of both was run with one profile."""
-    others = {(cell.seed, cell.profile): cell for cell in pixels}
-    pairs = [(c, others[c.seed, c.profile]) for c in ours if (c.seed, c.profile) in others]
+    """[] where no seed of both was run with one profile on the same images."""
+    others = {_comparable(cell): cell for cell in pixels}
+    pairs = [(cell, others[_comparable(cell)]) for cell in ours if _comparable(cell) in others]
     if not pairs:
         return []
     first = pairs[0][0]
@@ -214,3 +214,7 @@ def _against(
             **{name: compared(of) for name, of in measures.items()},
         )
     ]
+
+
+def _comparable(cell: CellResult) -> tuple[int, str, str]:
+    return cell.seed, cell.profile, cell.index_digest

@@ -60,7 +60,7 @@ def test_a_cell_is_attacked_at_every_level_and_bpda_gets_past_what_has_no_gradie
     white = threat.levels[Knowledge.WHITE_BOX]
     assert white.pgd.accuracy < result.clean.accuracy  # through the rounding there is no gradient
     for level in threat.levels.values():
-        assert level.fgsm.wrong_places | level.pgd.wrong_places <= level.worst.wrong_places
+        assert level.fgsm.wrong_ranks | level.pgd.wrong_ranks <= level.worst.wrong_ranks
         assert level.worst.n == 20
     assert threat.at_zero.correct == result.clean.correct
     assert threat.at_half.accuracy <= 0.2
@@ -104,10 +104,10 @@ def test_a_cell_that_cannot_be_run_is_told_and_the_others_are_run(squeezed):
     assert is_done(out, cell)
 
 
-def _start(out: Path) -> subprocess.Popen[str]:
+def _start(out: Path, workers: int = 1) -> subprocess.Popen[str]:
     command = [
         str(FEND), "reproduce", "--profile", "smoke", "--only", "pixel-mse", "--out", str(out),
-        "--workers", "1", "--device", "cpu",
+        "--workers", str(workers), "--device", "cpu",
     ]  # fmt: skip
     return subprocess.Popen(
         command,
@@ -146,8 +146,9 @@ def test_killed_twice_it_ends_with_the_numbers_of_an_undisturbed_run(tmp_path):
     failed, _ = _run(plan("smoke", only=["pixel-mse"]), tmp_path / "undisturbed")
     assert not failed
     out = tmp_path / "killed"
-    _wait_for("work/smoke/runs/adversaries/*/chunk-*.safetensors", out, _start(out))  # training
-    _wait_for("work/smoke/audits/*/*/shard-00000.json", out, _start(out))  # attacking
+    # While it trains, in a process of its own that ends with its parent; then while it attacks.
+    _wait_for("work/smoke/runs/adversaries/*/chunk-*.safetensors", out, _start(out, workers=2))
+    _wait_for("work/smoke/audits/*/*/shard-00000.json", out, _start(out))
     _finish(out)
     assert _numbers(out) == _numbers(tmp_path / "undisturbed")
     tables = {path.name: path.read_bytes() for path in out.glob("mnist.*")}
@@ -207,4 +208,4 @@ def test_a_result_that_cannot_be_read_counts_as_not_done(squeezed, tmp_path):
     path.parent.mkdir()
     path.write_text('{"format": "fend-reproduce/0"}')
     assert not is_done(tmp_path, cell)
-    assert CellResult.model_fields["format"].default == "fend-reproduce/1"
+    assert CellResult.model_fields["format"].default == "fend-reproduce/2"

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from fend.audit.index_ranges import to_ranges
 from fend.audit.statistics import wilson_interval
 from fend.threat import Knowledge
 from training.reproduce.estimates import difference, estimate, leaves_more
 from training.reproduce.figure import draw
 from training.reproduce.markdown import to_markdown
+from training.reproduce.marks import from_marks, to_marks
 from training.reproduce.result import AtLevel, CellResult, Measured, UnderThreat
 from training.reproduce.sanity import violations
 from training.reproduce.tables import DataTable, tables_of
@@ -19,7 +19,7 @@ N = 200
 
 def _right(count: int, n: int = N) -> Measured:
     """The first `count` images right, all others wrong."""
-    return Measured(correct=count, n=n, wrong=to_ranges(range(count, n)))
+    return Measured(correct=count, n=n, wrong=to_marks(range(count, n), range(n)))
 
 
 def _cell(
@@ -92,6 +92,13 @@ def test_a_difference_is_paired_and_signed():
     assert difference([_right(100)], [_right(100)]).low < 0
     unsure = difference([_right(120), _right(100)], [_right(100), _right(100)])
     assert unsure.low < 0  # two seeds that disagree show nothing
+
+
+def test_marks_are_small_and_read_back():
+    images = [3, 7, 20, 21, 900]
+    assert from_marks(to_marks({7, 900}, images)) == {1, 4}
+    assert from_marks(to_marks(set(), images)) == frozenset()
+    assert len(to_marks(set(range(10_000)), range(10_000))) == 2_500
 
 
 def test_chance_is_not_taken_for_an_attack_that_failed():
