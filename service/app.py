@@ -104,7 +104,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.answering = Answering(
         state.settings, state.repository, decoders, state.metrics, state.traces
     )
-    state.readiness = Readiness(state.repository, state.lifecycle)
+    state.readiness = Readiness(state.repository, state.lifecycle, state.audits)
     try:
         await state.repository.open()
         await state.audits.start()

@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from fend.errors import FendError
 from service.api.problems import problem_docs
 from service.api.schemas import Health
+from service.runtime.jobs import AuditJobs
 from service.runtime.lifecycle import Lifecycle
 from service.runtime.repository import Repository
 
@@ -34,15 +35,17 @@ class Draining(FendError):
 class Readiness:
     """A forward pass through every serving model, remembered for a second."""
 
-    def __init__(self, repository: Repository, lifecycle: Lifecycle) -> None:
+    def __init__(self, repository: Repository, lifecycle: Lifecycle, audits: AuditJobs) -> None:
         self._repository = repository
         self._lifecycle = lifecycle
+        self._audits = audits
         self._lock = asyncio.Lock()
         self._checked_s = -CACHE_S
         self._failure: str | None = None
+        self._degraded: str | None = None
 
-    async def check(self) -> None:
-        """Return when every model answers.
+    async def check(self) -> str | None:
+        """Return when every model answers: None, or what else does not work.
 
         Raises:
             Draining, NotReady.
@@ -52,9 +55,17 @@ class Readiness:
         async with self._lock:
             if time.monotonic() - self._checked_s >= CACHE_S:
                 self._failure = await self._probe()
+                self._degraded = await self._probe_audits()
                 self._checked_s = time.monotonic()
         if self._failure is not None:
             raise NotReady(self._failure)
+        return self._degraded
+
+    async def _probe_audits(self) -> str | None:
+        trouble = await self._audits.trouble()
+        if trouble is None:
+            return None
+        return f"audits wait for the disk of FEND_STATE_DIR ({trouble}); make room on it"
 
     async def _probe(self) -> str | None:
         for name, model in self._repository.serving().items():
@@ -72,18 +83,20 @@ class Readiness:
         return None
 
 
-@router.get("/livez")
+@router.get("/livez", response_model_exclude_none=True)
 async def livez() -> Health:
     """Whether the process answers at all."""
     return Health(status="alive")
 
 
-@router.get("/readyz", responses=problem_docs(503))
-@router.get("/healthz", responses=problem_docs(503))
+@router.get("/readyz", responses=problem_docs(503), response_model_exclude_none=True)
+@router.get("/healthz", responses=problem_docs(503), response_model_exclude_none=True)
 async def readyz(request: Request) -> Health:
-    """Whether every model that serves just answered a known image, and no shutdown has begun."""
-    await request.app.state.readiness.check()
-    return Health(status="ready")
+    """Whether every model that serves just answered a known image, and no shutdown has begun.
+
+    A disk that is full stops audits and not images: that is still ready, and said in `degraded`.
+    """
+    return Health(status="ready", degraded=await request.app.state.readiness.check())
 
 
 @router.get("/metrics", response_class=Response)

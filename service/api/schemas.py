@@ -59,3 +59,6 @@ class Health(BaseModel):
     """The state of the process."""
 
     status: Literal["alive", "ready"]
+    degraded: str | None = Field(
+        default=None, description="What does not work though images are answered, and what to do."
+    )

@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from fend.errors import FendError
 from service.runtime.audit_messages import AuditInputsChanged, ShardDone, Task
 from service.runtime.audit_record import AuditRecord, AuditState
 from service.runtime.audit_store import AuditStore
+from service.runtime.audit_tables import StateUnavailable
 from service.runtime.audit_tally import Tally
 from service.runtime.changes import Changes
 from service.runtime.engine import pick_device
@@ -123,9 +123,13 @@ class AuditRunner:
                     await self._wake.wait()
                 else:
                     await self._run_next(record)
-            except sqlite3.Error as error:
+            except StateUnavailable as error:
                 structlog.get_logger().error("audits wait for the disk", reason=str(error))
                 await asyncio.sleep(RETRY_DELAY_S)
+                # Attacking again what cannot be kept would only take processor time.
+                while not await self._in_thread(self._store.look_again):
+                    await asyncio.sleep(RETRY_DELAY_S)
+                structlog.get_logger().info("audits go on: there is room on the disk")
 
     async def _run_next(self, record: AuditRecord) -> None:
         """Run one audit until it ends, or until `cancel` or `stop` cancels its task."""
@@ -152,11 +156,11 @@ class AuditRunner:
             await self._execute(record)
             await self._compare_with_served(record)
             report = await self._in_thread(self.build, record)
+        except StateUnavailable:
+            raise  # the disk's trouble, not the audit's: tried again later
         except FendError as error:
             log.error("audit failed", code=error.code, reason=str(error))
             await self._end(record.id, AuditState.FAILED, error=error)
-        except sqlite3.Error:
-            raise  # the disk's trouble, not the audit's: tried again later
         except Exception:
             # A bug. It must not stop the audits behind this one, nor make this one run for ever.
             log.exception("audit crashed")

@@ -4,9 +4,11 @@ SQLite with a full sync at each commit: what was accepted or finished survives k
 loss. One process holds the file for itself.
 """
 
+import os
 import sqlite3
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +23,9 @@ from service.runtime.audit_tables import StateUnavailable, prepare
 from service.runtime.audit_tally import Tally
 
 FILE = "audits.sqlite"
+
+ROOM_BYTES = 2**20
+"""That must be free on the disk again after it has refused a write."""
 
 _LOCK_TIMEOUT_S = 2.0
 """For a service that is just ending to let go of the file."""
@@ -45,15 +50,22 @@ class FinishedShard:
 
 
 class AuditStore:
-    """The file. Its methods block for a disk write: call them in a thread."""
+    """The file. Its methods block for a disk write: call them in a thread.
 
-    def __init__(self, state_dir: Path) -> None:
-        """Open or create the file in `state_dir`.
+    All of them raise StateUnavailable where the disk is full or broken; then nothing has changed.
+    """
+
+    def __init__(self, state_dir: Path, on_failure: Callable[[], None] = lambda: None) -> None:
+        """Open or create the file in `state_dir`; `on_failure` hears of each refusal of the disk.
 
         Raises:
             StateUnavailable: it cannot be written, another process has it, or a newer Fend made it.
         """
         path = state_dir / FILE
+        self._state_dir = state_dir
+        self._on_failure = on_failure
+        self.trouble: str | None = None
+        """What the disk said when it refused; None again once `look_again` found room."""
         self._lock = threading.Lock()
         try:
             state_dir.mkdir(parents=True, exist_ok=True)
@@ -70,7 +82,7 @@ class AuditStore:
             self._db.close()
             raise StateUnavailable(
                 f"{path} cannot be used: {error}; every running service needs a FEND_STATE_DIR of "
-                "its own"
+                "its own, with room on its disk"
             ) from error
         except StateUnavailable:
             self._db.close()
@@ -247,13 +259,37 @@ class AuditStore:
 
     def give_back_space(self) -> None:
         """Shrink the file by what was deleted."""
-        with self._lock:
-            self._db.executescript("PRAGMA incremental_vacuum")  # `execute` frees one page only
+        with self._transaction() as db:
+            db.executescript("PRAGMA incremental_vacuum")  # `execute` frees one page only
+
+    def look_again(self) -> bool:
+        """Whether the disk, after it has refused a write, has room now.
+
+        A small write to the file proves nothing: SQLite keeps room for a few.
+        """
+        if self.trouble is not None:
+            try:
+                with tempfile.TemporaryFile(dir=self._state_dir) as file:
+                    file.write(bytes(ROOM_BYTES))
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError:
+                return False
+            self.trouble = None
+        return True
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._db:
-            yield self._db
+        try:
+            with self._lock, self._db:
+                yield self._db
+        except sqlite3.DatabaseError as error:
+            self.trouble = str(error)
+            self._on_failure()
+            raise StateUnavailable(
+                f"the service cannot keep audits just now ({error}); make room on the disk of "
+                "FEND_STATE_DIR, or try again later"
+            ) from error
 
     def _changed(self, statement: str, *values: str | None) -> bool:
         with self._transaction() as db:

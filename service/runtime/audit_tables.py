@@ -65,10 +65,11 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
         sqlite3.Error: it cannot be used.
     """
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
-    db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts for a fresh file only
+    [version] = db.execute("PRAGMA user_version").fetchone()
+    if version == 0:  # it counts for a fresh file only, and is a write, which a full disk refuses
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
-    [version] = db.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise StateUnavailable(
             f"{path} has format {version}, this version of Fend knows {VERSION}; "

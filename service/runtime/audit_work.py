@@ -4,6 +4,7 @@ Pure but for what it is told and tells: kill it at any time.
 """
 
 import dataclasses
+import errno
 from collections.abc import Callable
 
 import torch
@@ -20,6 +21,7 @@ from service.runtime.audit_messages import (
     ShardDone,
     Task,
 )
+from service.runtime.audit_tables import StateUnavailable
 from service.runtime.audit_tally import tally_of
 from service.runtime.uploaded_set import UploadedSet
 
@@ -40,7 +42,7 @@ def run(text: str, send_line: Callable[[bytes], None]) -> None:
 
 
 def _work(task: Task, send: Callable[[Message], None]) -> None:
-    opened = _open(task)
+    opened = _open_audit(task)
     manifest = opened.bundle.manifest
     if manifest.version != task.model_version:
         raise AuditInputsChanged(
@@ -58,6 +60,19 @@ def _work(task: Task, send: Callable[[Message], None]) -> None:
                 rows=ROWS.dump_json(rows).decode(),
             )
         )
+
+
+def _open_audit(task: Task) -> OpenAudit:
+    """As `_open`; a surrogate that was trained may find no room on the disk."""
+    try:
+        return _open(task)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StateUnavailable(
+            f"the surrogate cannot be kept ({error.strerror}); make room on the disk of "
+            "FEND_STATE_DIR and start the audit again"
+        ) from error
 
 
 def _open(task: Task) -> OpenAudit:

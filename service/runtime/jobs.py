@@ -92,7 +92,9 @@ class AuditJobs:
         Raises:
             StateUnavailable.
         """
-        self._store = await asyncio.to_thread(AuditStore, self._settings.state_dir)
+        self._store = await asyncio.to_thread(
+            AuditStore, self._settings.state_dir, self._metrics.state_failures.inc
+        )
         await self.uploads.open()
         await self._in_thread(apply_retention, self._store, self._settings, datetime.now(UTC))
         self._runner = AuditRunner(
@@ -110,6 +112,11 @@ class AuditJobs:
         await self._runner.stop()
         await asyncio.to_thread(self._store.close)
 
+    async def trouble(self) -> str | None:
+        """Why audits cannot be kept just now; None: nothing is known to be wrong."""
+        await self._in_thread(self._store.look_again)
+        return self._store.trouble
+
     async def submit(self, spec: AuditSpec, idempotency_key: str | None = None) -> AuditRecord:
         """Accept an audit; it is on disk when this returns.
 
@@ -119,6 +126,7 @@ class AuditJobs:
             ModelUnknown, BundleError, DatasetError, AuditSpecInvalid, SurrogateMissing: it could
                 not run.
             IdempotencyKeyReused: the key came with another spec before.
+            StateUnavailable: it cannot be kept.
         """
         async with self._accepting:  # so that no data set is deleted in between
             return await self._submit(spec, idempotency_key)

@@ -130,6 +130,11 @@ class Metrics:
             "Audit processes that ended without a word.",
             registry=self.registry,
         )
+        self.state_failures = Counter(
+            "fend_state_failures_total",
+            "Reads and writes of the audits' file that the disk refused.",
+            registry=self.registry,
+        )
         self.robust_accuracy = Gauge(
             "fend_robust_accuracy_ratio",
             "Worst-case accuracy under attack in the last audit of a model.",

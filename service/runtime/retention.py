@@ -1,11 +1,11 @@
 """What is kept of audits that have ended: raw rows of the newest, reports of more, then nothing."""
 
-import sqlite3
 from datetime import datetime, timedelta
 
 import structlog
 
 from service.runtime.audit_store import AuditStore
+from service.runtime.audit_tables import StateUnavailable
 from service.settings import Settings
 
 
@@ -22,5 +22,5 @@ def apply_retention(store: AuditStore, settings: Settings, now: datetime) -> Non
         if rows or audits:
             store.give_back_space()
             structlog.get_logger().info("old audits deleted", audits=audits, rows_of=rows)
-    except sqlite3.Error as error:
+    except StateUnavailable as error:
         structlog.get_logger().error("old audits cannot be deleted", reason=str(error))

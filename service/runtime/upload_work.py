@@ -96,7 +96,10 @@ def _work(task: UploadTask) -> SetSummary:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise DatasetStorageFull("the service's disk is full") from error
+        raise DatasetStorageFull(
+            "the service's disk is full; make room on the disk of FEND_STATE_DIR, or delete a set "
+            "with DELETE /v1/admin/datasets/ID"
+        ) from error
 
 
 def _read(task: UploadTask) -> ImageSet:

@@ -97,7 +97,10 @@ class UploadedSets:
                 await self._receive(chunks, folder / FILE)
                 return await self._check_and_keep(folder, model)
         except OSError as error:
-            raise DatasetStorageFull(f"the upload cannot be written: {error.strerror}") from error
+            raise DatasetStorageFull(
+                f"the upload cannot be written: {error.strerror}; make room on the disk of "
+                "FEND_STATE_DIR, or delete a set with DELETE /v1/admin/datasets/ID"
+            ) from error
         finally:
             self._receiving = False
 
@@ -112,8 +115,9 @@ class UploadedSets:
     async def delete(self, set_id: str) -> None:
         """Delete a set that no audit needs any more; raises UploadUnknown."""
         folder = (await self.get(set_id)).folder
-        async with self._incoming() as grave:  # gone in one step
-            await asyncio.to_thread(os.rename, folder, grave / set_id)
+        grave = self._folder / f"{_INCOMING}{set_id}"  # no new folder: the disk may be full
+        await asyncio.to_thread(os.rename, folder, grave)  # gone in one step
+        await asyncio.to_thread(shutil.rmtree, grave, True)
 
     def folder_of(self, dataset: str) -> Path:
         """Where the set that an audit calls `dataset` is; raises UploadUnknown."""

@@ -80,8 +80,10 @@ class Choices:
                 os.fsync(file.fileno())
             os.replace(staging, self._path)
         except OSError as error:
+            staging.unlink(missing_ok=True)
             raise StateUnavailable(
-                f"{self._path} cannot be written: {error}; nothing was changed"
+                f"{self._path} cannot be written: {error}; nothing was changed; make room on its "
+                "disk and try again"
             ) from error
 
 

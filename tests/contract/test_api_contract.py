@@ -126,6 +126,7 @@ def test_metrics_have_the_promised_names_and_no_label_from_callers(
         "fend_model_info{classifier=",
         "fend_audit_shards_total",
         "fend_audit_worker_deaths_total",
+        "fend_state_failures_total",
         'fend_audits_total{state="failed"}',
         "process_resident_memory_bytes",
     ):
