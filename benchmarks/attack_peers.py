@@ -1,5 +1,6 @@
 """The attack libraries that `benchmarks.attacks` compares, each behind one function."""
 
+import copy
 import sys
 import types
 import warnings
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fend.attacks import APGD, FAB, PGD, Objective, Square, attack
+from fend.models.image_conv import with_image_convs
 from fend.threat import ThreatModel
 
 with warnings.catch_warnings():
@@ -34,6 +36,11 @@ class Problem:
     labels: Tensor
     epsilon: float
     steps: int
+
+    @property
+    def ours(self) -> nn.Module:
+        """`model` as Fend attacks it; the same answers."""
+        return with_image_convs(copy.deepcopy(self.model))
 
     @property
     def step_size(self) -> float:
@@ -67,7 +74,7 @@ class Peer:
 def _fend(problem: Problem) -> Tensor:
     pgd = PGD(steps=problem.steps, step_size=problem.step_size)
     threat = ThreatModel(epsilon=problem.epsilon)
-    return attack(pgd, problem.model, problem.pixels, problem.labels, threat).adversarial
+    return attack(pgd, problem.ours, problem.pixels, problem.labels, threat).adversarial
 
 
 def _torchattacks(problem: Problem) -> Tensor:
@@ -134,7 +141,7 @@ def fend_standard(problem: Problem, queries: int) -> Tensor:
         if not len(rows):
             break
         result = attack(
-            attacker, problem.model, problem.pixels[rows], problem.labels[rows], threat,
+            attacker, problem.ours, problem.pixels[rows], problem.labels[rows], threat,
             sample_ids=rows.tolist(),
         )  # fmt: skip
         adversarial[rows[result.fooled]] = result.adversarial[result.fooled]

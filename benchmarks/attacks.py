@@ -31,6 +31,7 @@ from benchmarks.attack_peers import (
 from benchmarks.places import default_data_dir
 from fend.bundle import load_bundle
 from fend.datasets import load
+from fend.models.registry import ARCHITECTURES
 from fend.pipeline import frozen
 
 BATCHES = (32, 125, 500)
@@ -73,8 +74,12 @@ def main() -> None:
 
 
 def load_classifier(bundle_dir: Path) -> nn.Module:
-    """The classifier of a bundle, frozen."""
-    return frozen(load_bundle(bundle_dir).defence.classifier)
+    """The classifier of a bundle, frozen, of ordinary layers: as it comes to any library."""
+    bundle = load_bundle(bundle_dir)
+    part = bundle.manifest.classifier
+    plain = ARCHITECTURES[part.architecture](**part.config)
+    plain.load_state_dict(bundle.defence.classifier.state_dict())
+    return frozen(plain)
 
 
 def pgd_table(name: str, problem: Problem, rounds: int) -> Table:

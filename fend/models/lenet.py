@@ -20,11 +20,11 @@ class PaperLeNet(nn.Module):
         first, second = CONVOLVED
         self.features = nn.Sequential(
             nn.Conv2d(channels, first, kernel_size=5),
-            nn.ReLU(),
             nn.MaxPool2d(2),
+            nn.ReLU(),
             nn.Conv2d(first, second, kernel_size=5),
-            nn.ReLU(),
             nn.MaxPool2d(2),
+            nn.ReLU(),
         )
         self.head = nn.Sequential(
             nn.Flatten(),

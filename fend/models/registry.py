@@ -12,6 +12,7 @@ from fend.models.bit_depth import BitDepth
 from fend.models.controls import GradientKiller, NanGradient, RandomResize, ScaledLogits
 from fend.models.feature_denoise_lenet import FeatureDenoiseLeNet
 from fend.models.hgd_unet import DenoisingUNet
+from fend.models.image_conv import with_image_convs
 from fend.models.lenet import PaperLeNet
 from fend.models.median_filter import MedianFilter
 from fend.models.noise_reduction import NoiseReduction
@@ -70,7 +71,7 @@ def build(architecture: str, config: Mapping[str, Any]) -> nn.Module:
         known = ", ".join(sorted(ARCHITECTURES))
         raise UnknownArchitecture(f"no architecture {architecture!r}; there are: {known}")
     try:
-        return ARCHITECTURES[architecture](**_with_networks(config))
+        return with_image_convs(ARCHITECTURES[architecture](**_with_networks(config)))
     except (TypeError, ValueError) as error:
         raise UnknownArchitecture(
             f"{architecture} cannot be built from {dict(config)}: {error}"
