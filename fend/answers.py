@@ -20,6 +20,12 @@ class TopKInvalid(FendError):
     code: ClassVar[str] = "top_k_invalid"
 
 
+class NotCertifiable(FendError):
+    """A certificate is asked of a model that gives none."""
+
+    code: ClassVar[str] = "not_certifiable"
+
+
 class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
@@ -64,6 +70,25 @@ class InputReport(_Answer):
     inverted: bool = Field(description="Whether dark on light was turned into light on dark.")
 
 
+class Certified(_Answer):
+    """What the smoothed classifier answers: the label that the model gives most often to the image
+    with Gaussian noise. It can differ from the label without noise."""
+
+    label: str | None = Field(
+        default=None, description="Missing where the classifier abstains: nothing is certified."
+    )
+    index: int | None = None
+    abstained: bool
+    radius_l2: float = Field(
+        description="No change of the model's input whose L2 length, with pixels in [0, 1], is "
+        "below this changes the label."
+    )
+    sigma: float = Field(description="Standard deviation of the noise.")
+    samples: int = Field(description="Noisy images that were counted.")
+    alpha: float = Field(description="How probable it is at most that the certificate is wrong.")
+    seed: int = Field(description="Of the noise, drawn for this request.")
+
+
 class Classification(_Answer):
     """The answer to one image."""
 
@@ -104,6 +129,9 @@ class Classification(_Answer):
         default=None,
         description="With include=denoised: the cleaned image as a data URL of a PNG.",
     )
+    certified: Certified | None = Field(
+        default=None, description="With certify=true: up to where the answer provably holds."
+    )
 
 
 DEFAULT_TOP_K = 5
@@ -117,6 +145,7 @@ def classification(
     report: InputReport,
     top_k: int,
     denoised: str | None = None,
+    certified: Certified | None = None,
 ) -> Classification:
     """The answer of the bundle of `manifest`, whose classes both probabilities are of, in order."""
     labels, threshold = manifest.content.labels, manifest.content.suspicion.threshold
@@ -139,4 +168,5 @@ def classification(
         suspicion=Suspicion(score=suspicion, threshold=threshold, flagged=suspicion > threshold),
         input=report,
         denoised=denoised,
+        certified=certified,
     )

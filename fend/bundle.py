@@ -80,6 +80,13 @@ class SuspicionRule(_Part):
     """The share of clean validation images above the threshold."""
 
 
+class Smoothing(_Part):
+    """The noise that the networks were trained for, and so can be certified with."""
+
+    sigma: float = Field(gt=0, le=10)
+    """Its standard deviation on the pixel scale."""
+
+
 class Content(_Part):
     """Everything that decides an answer."""
 
@@ -88,6 +95,8 @@ class Content(_Part):
     denoiser: Component
     classifier: Component
     suspicion: SuspicionRule
+    # Left out where there is none, so that such a bundle has the version that it always had.
+    smoothing: Smoothing | None = Field(default=None, exclude_if=lambda rule: rule is None)
 
 
 class Manifest(_Part):
@@ -131,6 +140,7 @@ def save_bundle(
     suspicion: SuspicionRule,
     about: Mapping[str, Any],
     card: str,
+    smoothing: Smoothing | None = None,
 ) -> Manifest:
     """Write a bundle to `folder`, which appears whole or not at all and replaces an older one.
 
@@ -145,6 +155,7 @@ def save_bundle(
             denoiser=_write_component(staging, "denoiser", *denoiser),
             classifier=_write_component(staging, "classifier", *classifier),
             suspicion=suspicion,
+            smoothing=smoothing,
         )
         manifest = Manifest(
             name=name, version=content_version(content), content=content, about=dict(about)
@@ -238,6 +249,7 @@ def summary_of(manifest: Manifest) -> dict[str, Any]:
         "input": content.input.model_dump(mode="json"),
         "denoiser": content.denoiser.architecture,
         "classifier": content.classifier.architecture,
+        "sigma": None if content.smoothing is None else content.smoothing.sigma,
     }
 
 

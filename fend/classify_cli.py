@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fend.answers import Classification
+from fend.answers import Certified, Classification
 from fend.client import Client
 from fend.client.calls import read_image
 from fend.errors import FendError
@@ -47,6 +47,10 @@ def classify(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     top_k: Annotated[int | None, typer.Option(min=1, help="Labels listed with --json.")] = None,
+    certify: Annotated[
+        bool,
+        typer.Option("--certify", help="Also: up to which L2 distance does the answer hold?"),
+    ] = False,
     key_file: Annotated[
         Path | None,
         typer.Option(help="Holds the key for --url; without it, FEND_API_KEY, if that is set."),
@@ -57,8 +61,12 @@ def classify(
     """Clean and classify pictures, at a service or right here. Exit code 1: not all of them."""
     bad = 0
     key = api_key if key_file is None else _read_key(key_file)
-    answering = _here(models_dir, model, top_k) if url is None else _at(url, key, model, top_k)
-    table = Table("File", "Label", "Confidence", "Undefended", "Suspicious")
+    if url is None:
+        answering = _here(models_dir, model, top_k, certify)
+    else:
+        answering = _at(url, key, model, top_k, certify)
+    certified = ("Certified",) if certify else ()
+    table = Table("File", "Label", "Confidence", "Undefended", "Suspicious", *certified)
     with answering as (classify_one, workers), ThreadPoolExecutor(workers) as pool:
         try:
             for path, answer in pool.map(_safely(classify_one), _find(files)):
@@ -78,14 +86,20 @@ def classify(
 
 @contextmanager
 def _at(
-    url: str, key: str | None, model: str | None, top_k: int | None
+    url: str, key: str | None, model: str | None, top_k: int | None, certify: bool
 ) -> Iterator[tuple[Classify, int]]:
     with Client(url, key=key) as client:
-        yield lambda path: client.classify(path, model=model, top_k=top_k), REQUESTS_AT_A_TIME
+
+        def ask(path: Path) -> Classification:
+            return client.classify(path, model=model, top_k=top_k, certify=certify)
+
+        yield ask, 1 if certify else REQUESTS_AT_A_TIME
 
 
 @contextmanager
-def _here(models_dir: Path, model: str | None, top_k: int | None) -> Iterator[tuple[Classify, int]]:
+def _here(
+    models_dir: Path, model: str | None, top_k: int | None, certify: bool
+) -> Iterator[tuple[Classify, int]]:
     # Imports torch, which takes seconds that --url need not wait for.
     from fend.bundle import find_bundle
     from fend.local import LocalModel
@@ -93,7 +107,7 @@ def _here(models_dir: Path, model: str | None, top_k: int | None) -> Iterator[tu
     folder, _ = find_bundle(model or "mnist", models_dir)
     local = LocalModel(folder)
     # One at a time: torch spreads each picture over the cores as it is.
-    yield lambda path: local.classify(read_image(path), top_k), 1
+    yield lambda path: local.classify(read_image(path), top_k, certify=certify), 1
 
 
 def _safely(classify_one: Classify) -> Callable[[Path], tuple[Path, Classification | FendError]]:
@@ -135,7 +149,14 @@ def _row(path: Path, answer: Classification | FendError) -> tuple[str, ...]:
         f"{answer.confidence:.1%}",
         escape(answer.undefended.label),
         f"yes ({answer.suspicion.score:.3f})" if answer.suspicion.flagged else "no",
+        *([] if answer.certified is None else [_certified(answer.certified)]),
     )
+
+
+def _certified(certified: Certified) -> str:
+    if certified.label is None:
+        return "abstains"
+    return f"{escape(certified.label)} within L2 {certified.radius_l2:.3f}"
 
 
 def _read_key(file: Path) -> str:

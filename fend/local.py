@@ -12,6 +12,7 @@ from fend.answers import (
     classification,
 )
 from fend.bundle import load_bundle
+from fend.certify import certify_image, new_seed, sigma_of
 from fend.images import decode
 from fend.pipeline import suspicion
 
@@ -24,16 +25,22 @@ class LocalModel:
         self._bundle = load_bundle(folder)
 
     @torch.inference_mode()
-    def classify(self, data: bytes, top_k: int | None = None) -> Classification:
+    def classify(
+        self, data: bytes, top_k: int | None = None, *, certify: bool = False
+    ) -> Classification:
         """The answer to the picture in `data`, a whole PNG, JPEG, WebP or BMP file.
 
+        With `certify` also its certificate, for noise from a new seed.
+
         Raises:
-            ImageError, TopKInvalid.
+            ImageError, TopKInvalid, NotCertifiable.
         """
         manifest = self._bundle.manifest
         classes = len(manifest.content.labels)
         if top_k is not None and not 1 <= top_k <= classes:
             raise TopKInvalid(f"top_k is {top_k}, and the model has {classes} labels")
+        if certify:
+            sigma_of(manifest)
         image = decode(data, manifest.content.input)
         answers = self._bundle.defence.answer(image.pixels.unsqueeze(0))
         return classification(
@@ -48,4 +55,5 @@ class LocalModel:
                 inverted=image.inverted,
             ),
             top_k or min(DEFAULT_TOP_K, classes),
+            certified=certify_image(self._bundle, image.pixels, new_seed()) if certify else None,
         )

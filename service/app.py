@@ -31,6 +31,7 @@ from service.api.problems import Problem, add_problem_handlers, problem_docs
 from service.api.security import read_access, require_admin, require_inference
 from service.api.v2 import infer, metadata, repository
 from service.api.v2.protocol import InferRequest, error_docs
+from service.runtime.certifier import Certifier
 from service.runtime.jobs import AuditJobs
 from service.runtime.lifecycle import Lifecycle
 from service.runtime.metrics import Metrics
@@ -104,6 +105,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.answering = Answering(
         state.settings, state.repository, decoders, state.metrics, state.traces
     )
+    state.certifier = Certifier(state.settings, state.metrics)
     state.readiness = Readiness(state.repository, state.lifecycle, state.audits)
     try:
         await state.repository.open()
@@ -114,6 +116,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await state.audits.stop()
     finally:
         await state.repository.close()
+        await state.certifier.close()
         decoders.shutdown()
         await asyncio.to_thread(state.traces.close)
 

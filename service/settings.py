@@ -75,8 +75,9 @@ class Settings(BaseSettings):
     """Largest image, as width times height, checked before it is decoded."""
 
     worker_priority: Priority = "low"
-    """Of the processes that attack models and read uploads. low: they get the processor time that
-    nothing else on the machine wants; normal: they compete with serving for it."""
+    """Of the processes that attack models and read uploads, and of the thread that certifies
+    answers. low: they get the processor time that nothing else on the machine wants; normal: they
+    compete with serving for it."""
 
     max_dataset_bytes: int = Field(default=256 * 1024 * 1024, ge=1)
     """Largest uploaded data set: of the file, of what it unpacks to, and of its pixels."""
@@ -114,6 +115,12 @@ class Settings(BaseSettings):
     request_timeout_s: float = Field(default=10.0, gt=0)
     """Time for one answer, from the whole body on; later it is dropped and refused with 504. A
     caller may ask for less with the header X-Request-Timeout."""
+
+    certify_samples: int = Field(default=1000, ge=100, le=1_000_000)
+    """Noisy images that certify one answer. More make larger radii, and take as much longer."""
+
+    certify_queue: int = Field(default=4, ge=1)
+    """Certificates that may be in the works at a time; more are refused with 429."""
 
     decode_threads: int = Field(default=2, ge=1)
     """Threads that decode and encode images."""

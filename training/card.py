@@ -97,6 +97,8 @@ def _compared(loss: LossSection) -> str:
 def _shown(recipe: Recipe) -> str:
     if recipe.joint is not None:
         return ", clean and attacked at each step through both as they are then"
+    if recipe.noise is not None:
+        return f", with new Gaussian noise each time (standard deviation {recipe.noise.sigma:g})"
     section = recipe.adversaries
     if section is None:
         return ""

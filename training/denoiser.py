@@ -1,4 +1,4 @@
-"""Train the denoiser: adversarial images in, clean images and their feature maps as the target."""
+"""Train the denoiser: attacked or noisy images in, clean ones and their feature maps as target."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from fend.datasets import ImageSet
 from fend.models import build
 from fend.pipeline import Defence, frozen
-from fend.threat import ThreatModel
 from training.adversaries import make_adversaries
 from training.data import Splits
 from training.evaluate import accuracy, white_box_accuracy
@@ -21,8 +20,8 @@ from training.guide import ClassifierGuide, GuideTap
 from training.loop import Fit, Moment, Outcome, fit
 from training.loss_networks import load_loss_network
 from training.losses import FeatureLoss
-from training.recipe import AdversariesSection, LossSection, OnlineSection, Recipe, RecipeError
-from training.shown import OnlineShown, Shown, StaticShown
+from training.recipe import AdversariesSection, LossSection, Recipe, RecipeError
+from training.shown import NoisyShown, OnlineShown, Shown, StaticShown, with_noise
 
 
 def train_denoiser(
@@ -44,20 +43,26 @@ def train_denoiser(
     """
     losses, adversaries = recipe.loss, recipe.adversaries
     assert losses is not None, "the recipe was checked"
-    assert adversaries is not None, "the recipe was checked"
     loss_fn = feature_loss(losses, classifier, data_dir).to(device)
-    train, held_out = (
-        _variants(adversaries, recipe.seed, classifier, images, cache, console)
-        for images in (splits.train, splits.held_out)
-    )
+    train: dict[str, Tensor] = {}
+    held_out: dict[str, Tensor] = {}
+    if adversaries is not None:
+        train, held_out = (
+            _variants(adversaries, recipe.seed, classifier, images, cache, console)
+            for images in (splits.train, splits.held_out)
+        )
+        if adversaries.include_clean:
+            train["clean"] = splits.train.pixels(slice(None)).half()
+    if recipe.noise is not None:
+        draw = torch.Generator().manual_seed(recipe.seed)
+        clean = splits.held_out.pixels(slice(None))
+        held_out["noisy"] = with_noise(clean, recipe.noise.sigma, draw).half()
     held_out["clean"] = splits.held_out.pixels(slice(None)).half()  # always reported
-    if adversaries.include_clean:
-        train["clean"] = splits.train.pixels(slice(None)).half()
     job = denoiser_fit(recipe, classifier, loss_fn, splits, train, held_out, device)
     maps = f" and feature maps of {losses.network}" if loss_fn.network is not None else ""
     console.print(
         f"[bold]denoiser[/] {recipe.denoiser.architecture}: {job.epochs} epochs on "
-        f"{', '.join(train)}; loss on pixels{maps}"
+        f"{', '.join(train) or 'noisy images'}; loss on pixels{maps}"
     )
     outcome = fit(job, folder, resume=resume, cut=cut, console=console)
     return frozen(job.module), outcome
@@ -74,18 +79,19 @@ def denoiser_fit(
 ) -> Fit:
     """The training of a fresh denoiser.
 
-    `train` and `held_out` are what static attacks made of the images, by name: (N,C,H,W) each.
+    `train` and `held_out` are what was made of the images beforehand, by name: (N,C,H,W) each. What
+    is in both selects the best epoch, or noisy images where noise is learnt from.
     """
-    section, losses, adversaries = recipe.denoiser, recipe.loss, recipe.adversaries
+    section, losses = recipe.denoiser, recipe.loss
     assert losses is not None, "the recipe was checked"
-    assert adversaries is not None, "the recipe was checked"
-    threat, task_weight = adversaries.threat, losses.task_weight
+    task_weight = losses.task_weight
     torch.manual_seed(recipe.seed + 1)
     denoiser = build(section.architecture, section.config).to(device)
     loss_fn.calibrate(splits.train.pixels(slice(0, 1_000)).to(device))
     features = FeatureCache(loss_fn.targets, len(splits.train), losses.cache_bytes)
     defence = Defence(denoiser, classifier)
-    shown = _shown(recipe.online, threat, splits.train, train, defence)
+    shown = _shown(recipe, splits.train, train, defence)
+    selecting = list(train) if recipe.noise is None else ["noisy"]
 
     def loss(samples: Tensor, moment: Moment) -> dict[str, Tensor]:
         images, pixels = shown.batch(samples, moment)
@@ -101,8 +107,9 @@ def denoiser_fit(
         figures = {
             name: accuracy(defence, splits.held_out, pixels) for name, pixels in held_out.items()
         }
-        scored = [figures[name] for name in train]
-        if recipe.online is not None:
+        scored = [figures[name] for name in selecting]
+        if recipe.online is not None and recipe.adversaries is not None:
+            threat = recipe.adversaries.threat
             figures["white_box"] = white_box_accuracy(defence, splits.held_out, threat)
             scored.append(figures["white_box"])
         return figures | {"score": sum(scored) / len(scored)}
@@ -140,15 +147,13 @@ def feature_loss(section: LossSection, classifier: nn.Module, data_dir: Path | N
 
 
 def _shown(
-    online: OnlineSection | None,
-    threat: ThreatModel,
-    images: ImageSet,
-    static: Mapping[str, Tensor],
-    defence: Defence,
+    recipe: Recipe, images: ImageSet, static: Mapping[str, Tensor], defence: Defence
 ) -> Shown:
-    if online is None:
+    if recipe.noise is not None:
+        return NoisyShown(recipe.noise, images)
+    if recipe.online is None or recipe.adversaries is None:
         return StaticShown(static)
-    return OnlineShown(online, threat, images, static, defence)
+    return OnlineShown(recipe.online, recipe.adversaries.threat, images, static, defence)
 
 
 def _feature_network(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fend import __version__
-from fend.bundle import Manifest, SuspicionRule, save_bundle
+from fend.bundle import Manifest, Smoothing, SuspicionRule, save_bundle
 from fend.datasets import ImageSet
 from fend.models import parameter_count
 from fend.pipeline import Defence, suspicion
@@ -71,6 +71,7 @@ def export_bundle(
         denoiser=(recipe.denoiser.architecture, recipe.denoiser.config, denoiser),
         classifier=(classifier.architecture, classifier.config, classifier.module),
         suspicion=_suspicion_rule(Defence(denoiser, classifier.module), splits.held_out),
+        smoothing=None if recipe.noise is None else Smoothing(sigma=recipe.noise.sigma),
         about=said,
         card=model_card(recipe.name, said),
     )

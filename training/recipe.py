@@ -118,6 +118,14 @@ class OnlineSection(_Section):
     """The part of the training over which epsilon grows from 0 to the threat model's."""
 
 
+class NoiseSection(_Section):
+    """Gaussian noise on every image, new at each step, for a pipeline that is certified by
+    randomised smoothing (Cohen et al. 2019; with a denoiser: Salman et al. 2020)."""
+
+    sigma: float = Field(gt=0, allow_inf_nan=False)
+    """Standard deviation on the pixel scale. Certificates are for the same noise."""
+
+
 class JointSection(_Section):
     """Denoiser and classifier learn together, on images made at each step through both.
 
@@ -206,19 +214,22 @@ class Recipe(_Section):
     classifier: ClassifierSection
     adversaries: AdversariesSection | None = None
     online: OnlineSection | None = None
+    noise: NoiseSection | None = None
     joint: JointSection | None = None
     loss: LossSection | None = None
     denoiser: DenoiserSection = DenoiserSection()
 
     @model_validator(mode="after")
     def _denoiser_learns_from_something(self) -> "Recipe":
-        sources = ("adversaries", "online", "joint")
-        if self.denoiser.epochs and self.joint is not None:
+        sources = ("adversaries", "online", "noise", "joint")
+        alone = [key for key in ("noise", "joint") if getattr(self, key) is not None]
+        if self.denoiser.epochs and alone:
             if self.loss is None:
                 raise ValueError("a denoiser that is trained needs sections: loss")
-            if self.adversaries is not None or self.online is not None:
-                raise ValueError("joint: makes all it is shown itself; leave the others out")
-            if self.loss.network == "classifier" or self.loss.task_weight:
+            if sum(getattr(self, key) is not None for key in sources) > 1:
+                raise ValueError(f"{alone[0]}: makes all it is shown itself; leave the others out")
+            guided = self.loss.network == "classifier" or self.loss.task_weight
+            if self.joint is not None and guided:
                 raise ValueError("joint: the classifier learns, so it guides nothing")
         elif self.denoiser.epochs:
             missing = [key for key in ("adversaries", "loss") if getattr(self, key) is None]

@@ -13,7 +13,7 @@ from fend.threat import ThreatModel
 from training.evaluate import device_of
 from training.loop import Moment
 from training.ramp import grown
-from training.recipe import OnlineSection
+from training.recipe import NoiseSection, OnlineSection
 
 
 class Shown(Protocol):
@@ -43,6 +43,29 @@ class StaticShown:
         del moment
         images = samples % self._pixels.shape[1]
         return images, self._pixels[samples // self._pixels.shape[1], images].float()
+
+
+class NoisyShown:
+    """Every image once an epoch, with Gaussian noise that is new each time.
+
+    Not clipped to [0, 1]: a certificate is for the noise as it was drawn.
+    """
+
+    def __init__(self, section: NoiseSection, images: ImageSet) -> None:
+        self._sigma = section.sigma
+        self._images = images
+
+    @property
+    def samples(self) -> int:
+        return len(self._images)
+
+    def batch(self, samples: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
+        return samples, with_noise(self._images.pixels(samples), self._sigma, moment.generator)
+
+
+def with_noise(images: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+    """`images` (N,C,H,W), on the CPU as the generator is, and Gaussian noise on each pixel."""
+    return images + sigma * torch.randn(images.shape, generator=generator)
 
 
 class OnlineShown:

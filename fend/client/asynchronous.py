@@ -51,9 +51,12 @@ class AsyncClient:
         model: str | None = None,
         top_k: int | None = None,
         denoised: bool = False,
+        certify: bool = False,
     ) -> Classification:
-        """The answer to one image; with `denoised`, also the cleaned image as a data URL."""
-        answer: Classification = await self._send(calls.classify(image, model, top_k, denoised))
+        """The answer to one image; with `denoised`, also the cleaned image as a data URL; with
+        `certify`, also up to which L2 distance the answer provably holds."""
+        call = calls.classify(image, model, top_k, denoised, certify)
+        answer: Classification = await self._send(call)
         return answer
 
     async def classify_batch(

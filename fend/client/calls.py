@@ -43,6 +43,8 @@ class Model(BaseModel):
     input: dict[str, Any] | None = None
     denoiser: str | None = None
     classifier: str | None = None
+    sigma: float | None = None
+    """Of the noise that answers can be certified with; None where they cannot."""
     refused: str | None = None
 
 
@@ -109,9 +111,16 @@ class Call(Generic[T]):
             )
 
 
-def classify(image: Image, model: str | None, top_k: int | None, denoised: bool) -> Call[Any]:
+def classify(
+    image: Image, model: str | None, top_k: int | None, denoised: bool, certify: bool
+) -> Call[Any]:
     """POST /v1/classify; reads a Classification."""
-    params = _given(model=model, top_k=top_k, include="denoised" if denoised else None)
+    params = _given(
+        model=model,
+        top_k=top_k,
+        include="denoised" if denoised else None,
+        certify="true" if certify else None,
+    )
     return Call(
         "POST", "/v1/classify", Classification.model_validate_json, params, read_image(image)
     )

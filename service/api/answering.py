@@ -41,6 +41,8 @@ class Answered:
     answer: Answer
     timing: Mapping[str, float]
     """Seconds of each stage, by its name."""
+    deadline_s: float
+    """When the caller's patience ends, on the clock of `time.monotonic`."""
 
 
 def server_timing(timings: Sequence[Mapping[str, float]]) -> str:
@@ -166,7 +168,7 @@ class Answering:
             "queue": served.queue_s,
             "compute": served.compute_s,
         }
-        return Answered(model, picture, answer, timing)
+        return Answered(model, picture, answer, timing, deadline_s)
 
     def _count(self, model: ServingModel, answer: Answer) -> None:
         name, version, content = model.manifest.name, model.manifest.version, model.manifest.content

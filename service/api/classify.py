@@ -5,11 +5,14 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from fend.answers import DEFAULT_TOP_K, Classification, TopKInvalid, classification
+from fend.answers import DEFAULT_TOP_K, Certified, Classification, TopKInvalid, classification
+from fend.certify import sigma_of
 from fend.images import encode_png
 from service.api.answering import Answered, Answering, server_timing
 from service.api.problems import problem_docs
 from service.api.request_docs import picture_body
+from service.api.uploads import while_connected
+from service.runtime.certifier import Certifier
 
 router = APIRouter(prefix="/v1", tags=["classify"])
 
@@ -22,6 +25,13 @@ TopK = Annotated[
 ]
 Include = Annotated[
     list[Literal["denoised"]] | None, Query(description="What to add to the answer.")
+]
+Certify = Annotated[
+    bool,
+    Query(
+        description="Also say up to which L2 distance the answer provably holds. Takes a thousand "
+        "passes of the model and more, when nothing else wants the processor."
+    ),
 ]
 
 
@@ -37,13 +47,34 @@ async def classify(
     model: ModelName = None,
     top_k: TopK = None,
     include: Include = None,
+    certify: Certify = False,
 ) -> Classification:
     """Clean one image, classify it, and say how the answer compares with the uncleaned one."""
     answering: Answering = request.app.state.answering
     wanted = labels_wanted(request, model, top_k)
-    answered = await answering.answer(request, model)
+    certified = None
+    if certify:
+        answered, certified = await _certified(request, answering, model)
+    else:
+        answered = await answering.answer(request, model)
     response.headers["Server-Timing"] = server_timing([answered.timing])
-    return await classified(answering, answered, wanted, denoised=bool(include))
+    return await classified(
+        answering, answered, wanted, denoised=bool(include), certified=certified
+    )
+
+
+async def _certified(
+    request: Request, answering: Answering, model: str | None
+) -> tuple[Answered, Certified]:
+    """The answer and its certificate; refused before anything is computed where it cannot be."""
+    certifier: Certifier = request.app.state.certifier
+    sigma_of(request.app.state.repository.get(model).manifest)
+    with certifier.admission():
+        answered = await answering.answer(request, model)
+        work = certifier.certify(
+            answered.model.bundle, answered.picture.pixels, answered.deadline_s
+        )
+        return answered, await while_connected(request, work)
 
 
 def labels_wanted(request: Request, model: str | None, top_k: int | None) -> int:
@@ -59,7 +90,12 @@ def labels_wanted(request: Request, model: str | None, top_k: int | None) -> int
 
 
 async def classified(
-    answering: Answering, answered: Answered, top_k: int, *, denoised: bool
+    answering: Answering,
+    answered: Answered,
+    top_k: int,
+    *,
+    denoised: bool,
+    certified: Certified | None = None,
 ) -> Classification:
     """What is sent for an answer, with the cleaned image where that is wanted."""
     answer, picture = answered.answer, None
@@ -74,4 +110,5 @@ async def classified(
         answered.picture.report,
         top_k,
         picture,
+        certified,
     )

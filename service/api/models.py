@@ -70,4 +70,5 @@ def _summary(name: str, model: ServingModel | RefusedModel, default: str) -> dic
         "input": content.input,
         "denoiser": content.denoiser.architecture,
         "classifier": content.classifier.architecture,
+        "sigma": None if content.smoothing is None else content.smoothing.sigma,
     }

@@ -21,6 +21,11 @@ class ModelSummary(BaseModel):
     input: InputSpec | None = None
     denoiser: str | None = Field(default=None, description="Architecture of the denoiser.")
     classifier: str | None = Field(default=None, description="Architecture of the classifier.")
+    sigma: float | None = Field(
+        default=None,
+        description="Standard deviation of the noise that answers are certified with, by "
+        "certify=true; null where they cannot be.",
+    )
     refused: str | None = Field(
         default=None, description="The code for which the bundle was refused."
     )

@@ -43,7 +43,7 @@ class Metrics:
         )
         self.inference_compute = Histogram(
             "fend_inference_compute_seconds",
-            "Time of one step: decode (an image), infer (a batch), encode (an image).",
+            "Time of one step: decode, encode, certify (an image) or infer (a batch).",
             ["stage"],
             buckets=TIME_BUCKETS_S,
             registry=self.registry,
@@ -80,6 +80,12 @@ class Metrics:
             "fend_predictions_total",
             "Answers, by the label given.",
             ["model", "version", "label"],
+            registry=self.registry,
+        )
+        self.certificates = Counter(
+            "fend_certificates_total",
+            "Certificates that were computed, by outcome: certified or abstained.",
+            ["model", "outcome"],
             registry=self.registry,
         )
         self.suspicion_score = Histogram(

@@ -10,6 +10,7 @@ from fend.bundle import (
     BundleError,
     BundleIncompatible,
     BundleMissing,
+    Smoothing,
     SuspicionRule,
     annotate,
     load_bundle,
@@ -27,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
-def _save(place: Path, seed: int):
+def _save(place: Path, seed: int, smoothing: Smoothing | None = None):
     torch.manual_seed(seed)
     return save_bundle(
         place,
@@ -37,6 +38,7 @@ def _save(place: Path, seed: int):
         denoiser=("paper-autoencoder", {}, build("paper-autoencoder", {})),
         classifier=("paper-lenet", {}, build("paper-lenet", {})),
         suspicion=SuspicionRule(threshold=0.3, false_positive_rate=0.01),
+        smoothing=smoothing,
         about={"recipe": {"name": "tiny"}},
         card="# tiny\n",
     )
@@ -67,6 +69,15 @@ def test_the_version_is_the_content_and_nothing_else(folder, tmp_path) -> None:
     assert _save(tmp_path / "other", seed=1).version != version
     assert annotate(folder, {"note": "measured"}, "# card\n").version == version
     assert load_bundle(folder).manifest.about == {"note": "measured"}
+
+
+def test_the_sigma_is_of_the_content_and_others_have_none(folder, tmp_path) -> None:
+    plain = read_manifest(folder)
+    assert plain.content.smoothing is None
+    assert "smoothing" not in (folder / "manifest.json").read_text()
+    noisy = _save(tmp_path / "noisy", seed=0, smoothing=Smoothing(sigma=0.5))
+    assert noisy.version != plain.version
+    assert load_bundle(tmp_path / "noisy").manifest.content.smoothing == Smoothing(sigma=0.5)
 
 
 def test_saving_replaces_the_whole_bundle(folder) -> None:

@@ -21,6 +21,7 @@ DEFENCES = [
     "feature-squeezing",
     "noise-reduction",
     "feature-denoise",
+    "smoothing",
 ]
 
 
