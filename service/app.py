@@ -24,6 +24,7 @@ from service.api import (
     models,
 )
 from service.api.answering import Answering
+from service.api.classify_lane import ClassifyLane
 from service.api.failed_logins import FailedLogins
 from service.api.health import Readiness
 from service.api.limits import QUIET_ROUTES, RequestLimits
@@ -84,6 +85,8 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
     for guarded in (admin_models, audits, audit_events, datasets):
         app.include_router(guarded.router, dependencies=[Depends(require_admin)])
     add_problem_handlers(app)
+    if not traces.wanted:  # FastAPI makes the span of a request
+        app.add_middleware(ClassifyLane)
     app.add_middleware(
         RequestLimits,
         max_body_bytes=settings.max_body_bytes,

@@ -4,7 +4,7 @@
 beside it for each format) before Pillow sees them; then pixels, polarity, padding.
 """
 
-from fend.images.decode import DecodedImage, decode
+from fend.images.decode import DecodedImage, decode, is_small
 from fend.images.encode import encode_png
 from fend.images.errors import (
     ContentTypeMismatch,
@@ -35,4 +35,5 @@ __all__ = [
     "UnsupportedImageFormat",
     "decode",
     "encode_png",
+    "is_small",
 ]

@@ -65,7 +65,8 @@ def load_upright(container: Container, spec: InputSpec) -> Image.Image:
             raise ValueError(f"two sizes: {container.size_px[::-1]} and {image.size}")
         # A JPEG decoder can scale by 1/2 to 1/8 on the way, in time and memory too.
         longest = _REDUCING_GAP * max(spec.height_px, spec.width_px)
-        image.draft(None, (longest, longest))
+        if container.format == "jpeg":
+            image.draft(None, (longest, longest))
         image.load()
         plain = _plain_mode(image, container.transparent_colour)
     except _PILLOW_ERRORS as error:
@@ -133,9 +134,10 @@ def to_samples(
     """
     if channels == 1 and image.mode in ("RGB", "RGBA"):
         image = image.convert("L" if image.mode == "RGB" else "LA")
-    samples = np.array(image, dtype=np.float32).reshape(image.height, image.width, -1)
+    samples = np.asarray(image).astype(np.float32).reshape(image.height, image.width, -1)
     alpha = None
     if image.mode in ("LA", "RGBA"):
         samples, alpha = samples[..., :-1], samples[..., -1] / np.float32(255)
-    samples = np.repeat(samples, channels // samples.shape[-1], axis=-1)
+    if samples.shape[-1] != channels:
+        samples = np.repeat(samples, channels, axis=-1)
     return samples, alpha, np.float32(65535 if image.mode == "F" else 255)

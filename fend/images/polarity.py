@@ -1,5 +1,7 @@
 """Is the picture dark on light?"""
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,17 +25,26 @@ def is_dark_on_light(luma: _Plane, alpha: _Plane | None) -> bool:
         luma: (H,W) brightness in [0,1], not composited.
         alpha: (H,W) in [0,1], or None for an opaque picture.
     """
-    ring = np.ones(luma.shape, dtype=bool)
-    width = max(1, min(luma.shape) // 10)
-    ring[width:-width, width:-width] = False
+    ring = _ring(*luma.shape)
     if alpha is None:
-        visible = np.ones(luma.shape, dtype=bool)
-    elif alpha[ring].mean() >= 0.5:
-        visible = alpha >= 0.5
-    else:  # weighted, because thin strokes are faint after scaling down
-        return bool(alpha.sum() > 0 and (alpha * luma).sum() < 0.5 * alpha.sum())
-    border, everything = np.sort(luma[ring & visible]), np.sort(luma[visible])
+        border, everything = luma[ring], luma.ravel()
+    else:
+        if alpha[ring].mean() >= 0.5:
+            visible = alpha >= 0.5
+        else:  # weighted, because thin strokes are faint after scaling down
+            return bool(alpha.sum() > 0 and (alpha * luma).sum() < 0.5 * alpha.sum())
+        border, everything = luma[ring & visible], luma[visible]
+    border, everything = np.sort(border), np.sort(everything)
     one_percent = len(everything) // 100
     ground = border[len(border) // 2]
     darkest, lightest = everything[one_percent], everything[-1 - one_percent]
     return bool(ground - darkest > max(lightest - ground, _MIN_CONTRAST))
+
+
+@lru_cache(maxsize=64)  # few shapes are left after scaling, and most of the time here went into it
+def _ring(height_px: int, width_px: int) -> npt.NDArray[np.bool_]:
+    ring = np.ones((height_px, width_px), dtype=bool)
+    width = max(1, min(height_px, width_px) // 10)
+    ring[width:-width, width:-width] = False
+    ring.flags.writeable = False
+    return ring

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 from fastapi import Request
 
 from fend.errors import FendError
-from fend.images import DecodeLimits
+from fend.images import DecodeLimits, is_small
 from service.api.uploads import (
     Picture,
     PictureReader,
@@ -91,8 +91,7 @@ class Answering:
         model = self._repository.get(model_name)  # a swap may have come with the body
         deadline_s = time.monotonic() + timeout_s
         with model.batcher.admission(1, deadline_s):
-            read = partial(read_picture, upload)
-            return await while_connected(request, self.take_through(model, read, deadline_s))
+            return await while_connected(request, self._take(model, upload, deadline_s))
 
     async def answer_all(
         self, request: Request, model_name: str | None
@@ -113,7 +112,7 @@ class Answering:
 
         async def one(upload: Upload) -> Answered | FendError:
             try:
-                return await self.take_through(model, partial(read_picture, upload), deadline_s)
+                return await self._take(model, upload, deadline_s)
             except FendError as error:
                 return error
 
@@ -139,10 +138,15 @@ class Answering:
             )
         return min(wanted_s, self._timeout_s)
 
+    async def _take(self, model: ServingModel, upload: Upload, deadline_s: float) -> Answered:
+        read = partial(read_picture, upload)
+        small = is_small(upload.data, model.manifest.content.input)
+        return await self.take_through(model, read, deadline_s, small=small)
+
     async def take_through(
-        self, model: ServingModel, read: PictureReader, deadline_s: float
+        self, model: ServingModel, read: PictureReader, deadline_s: float, *, small: bool = False
     ) -> Answered:
-        """Read and answer one picture that has been admitted.
+        """Read and answer one picture that has been admitted; a `small` one without a thread.
 
         Raises:
             ImageError, TensorInvalid, DeadlineExceeded, AnswerNotFinite.
@@ -152,7 +156,10 @@ class Answering:
             async with asyncio.timeout(deadline_s - started_s):
                 spec = model.manifest.content.input
                 with self._traces.span("decode"):
-                    picture = await self.off_loop("decode", lambda: read(spec, self._limits))
+                    if small:
+                        picture = self._timed("decode", lambda: read(spec, self._limits))
+                    else:
+                        picture = await self.off_loop("decode", lambda: read(spec, self._limits))
                 decoded_s = time.monotonic()
                 with self._traces.span("infer"):  # the wait in the queue included
                     served = await model.batcher.submit(picture.pixels, deadline_s)
@@ -181,16 +188,16 @@ class Answering:
 
     async def off_loop(self, stage: str, work: Callable[[], T]) -> T:
         """Run `work` in a decode thread, and measure it as `stage`."""
-
-        def timed() -> T:
-            started_s = time.perf_counter()
-            try:
-                return work()
-            finally:
-                duration_s = time.perf_counter() - started_s
-                self._metrics.inference_compute.labels(stage).observe(duration_s)
-
+        timed = partial(self._timed, stage, work)
         return await asyncio.get_running_loop().run_in_executor(self._decoders, timed)
+
+    def _timed(self, stage: str, work: Callable[[], T]) -> T:
+        started_s = time.perf_counter()
+        try:
+            return work()
+        finally:
+            duration_s = time.perf_counter() - started_s
+            self._metrics.inference_compute.labels(stage).observe(duration_s)
 
 
 async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

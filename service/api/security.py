@@ -139,6 +139,17 @@ async def require_inference(request: Request, bearer: Bearer, header: Header) ->
         _check(request, _presented(bearer, header), access.may_infer, "an inference key")
 
 
+async def check_inference(request: Request) -> None:
+    """`require_inference`, where FastAPI does not read the headers.
+
+    Raises:
+        Unauthorized, TooManyFailures.
+    """
+    access: Access = request.app.state.access
+    if access.inference:
+        await require_inference(request, await _bearer(request), await _header(request))
+
+
 def _check(request: Request, key: str | None, right: Callable[[str], bool], needed: str) -> None:
     failures: FailedLogins = request.app.state.failed_logins
     metrics: Metrics = request.app.state.metrics

@@ -7,12 +7,13 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import ClassVar
 
+import structlog
 import torch
 from torch import Tensor
 
 from fend.bundle import Bundle, BundleIncompatible
 from fend.errors import FendError
-from fend.pipeline import suspicion
+from service.runtime.frozen_graph import Forward, GraphDisagrees, Served, frozen
 from service.runtime.metrics import Metrics
 
 NOT_FINITE = "the model has no finite answer to this image; the model is at fault"
@@ -69,6 +70,7 @@ class Engine:
     ) -> None:
         self._bundle = bundle
         self._device = device
+        self._forward: Forward = Served(bundle.defence).eval()
         self._thread = thread
         self._compute = metrics.inference_compute.labels("infer")
 
@@ -95,7 +97,21 @@ class Engine:
     async def warm_up(self, batch_size: int) -> None:
         """Make the first real batches as fast as the later ones; checks the model as `check`."""
         await self.check()
-        await self.infer([self._canary()] * batch_size)
+        if self._device.type == "cpu":
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._thread, self._freeze)
+        for size in sorted({1, 2, 4, 8, 16, 32, batch_size}):
+            if size <= batch_size:
+                await self.infer([self._canary()] * size)
+
+    def _freeze(self) -> None:
+        try:
+            self._forward = frozen(Served(self._bundle.defence), self._canary())
+        except GraphDisagrees as error:
+            structlog.get_logger().warning(
+                "no graph of the model; it is served in eager mode, which is slower",
+                model=self._bundle.manifest.name, reason=str(error),
+            )  # fmt: skip
 
     def _canary(self) -> Tensor:
         spec = self._bundle.manifest.content.input
@@ -106,14 +122,9 @@ class Engine:
     @torch.inference_mode()
     def _infer(self, images: Sequence[Tensor]) -> list[Answer | AnswerNotFinite]:
         started_s = time.perf_counter()
-        answers = self._bundle.defence.answer(torch.stack(list(images)).to(self._device))
-        scores = suspicion(answers.logits, answers.undefended_logits)
-        probabilities = answers.logits.softmax(1)
-        undefended = answers.undefended_logits.softmax(1)
-        denoised = answers.denoised.clamp(0.0, 1.0).cpu()
+        batch = self._forward(torch.stack(list(images)).to(self._device))
+        denoised, probabilities, undefended, scores, finite = (part.cpu() for part in batch)
         # To Python's numbers here, once for the batch: the event loop has better things to do.
-        finite = (probabilities + undefended).isfinite().all(1).cpu()
-        finite &= denoised.isfinite().flatten(1).all(1)
         rows = zip(
             denoised, probabilities.tolist(), undefended.tolist(), scores.tolist(), strict=True
         )

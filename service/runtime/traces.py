@@ -28,6 +28,11 @@ class Traces:
         self._provider = provider
         self._tracer = None if provider is None else provider.get_tracer("fend", fend.__version__)
 
+    @property
+    def wanted(self) -> bool:
+        """Whether spans go anywhere."""
+        return self._provider is not None
+
     def span(self, name: str) -> AbstractContextManager[object]:
         """A span of that name around the block, inside the request's."""
         return _NO_SPAN if self._tracer is None else self._tracer.start_as_current_span(name)
