@@ -45,11 +45,14 @@ def run(settings: Settings) -> None:
     check_exposure(settings)
     with _bind(settings) as sock:
         # Imported late: a port in use should be said at once.
+        from service.api.gate import Gate
         from service.app import create_app
 
+        app = create_app(settings, _own_url(sock))
+        gate = Gate(settings.queue_size, app.state.metrics)
         config = uvicorn.Config(
-            create_app(settings, _own_url(sock)),
-            http=protocol(settings.receive_timeout_s, settings.max_connections),
+            app,
+            http=protocol(settings.receive_timeout_s, settings.max_connections, gate),
             lifespan="off",  # entered in _serve, so that what it raises arrives here
             log_config=None,
             access_log=False,

@@ -10,9 +10,13 @@ import ctypes
 import socket
 import struct
 import sys
+from typing import TYPE_CHECKING
 
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+if TYPE_CHECKING:
+    from service.api.gate import Gate
 
 LAST_HEAD_S = 0.25
 """At the stop: how long a connection without a request may still bring one."""
@@ -46,8 +50,8 @@ def refuse_connections(listener: socket.socket) -> bool:
     return True
 
 
-def protocol(head_timeout_s: float, max_connections: int) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol with a deadline for the head, and so many connections at most.
+def protocol(head_timeout_s: float, max_connections: int, gate: "Gate") -> type[HttpToolsProtocol]:
+    """uvicorn's protocol with a deadline for the head, so many connections at most, and a gate.
 
     With one too many, the one that has waited longest for a head makes room; where none waits, the
     new one is closed.
@@ -57,6 +61,7 @@ def protocol(head_timeout_s: float, max_connections: int) -> type[HttpToolsProto
     class PunctualProtocol(HttpToolsProtocol):
         _deadline: asyncio.TimerHandle | None = None
         _stopping = False
+        _refused = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -70,10 +75,36 @@ def protocol(head_timeout_s: float, max_connections: int) -> type[HttpToolsProto
             self._await_head()
 
         def on_headers_complete(self) -> None:
+            idle = self.cycle is None or self.cycle.response_complete
+            plain = self.parser.get_method() == b"POST" and not self.expect_100_continue
+            if idle and plain and gate.shut(len(self.tasks), self.url):
+                self._refused = True  # when the body is through; until then the deadline runs on
+                return
             self._head_came()
             super().on_headers_complete()
             if self._stopping and self.cycle is not None:
                 self.cycle.keep_alive = False
+
+        def on_body(self, body: bytes) -> None:
+            if not self._refused:
+                super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            if not self._refused:
+                super().on_message_complete()
+                return
+            self._refused = False
+            self._head_came()
+            if self.transport.is_closing():
+                return
+            close = self._stopping or not self.parser.should_keep_alive()
+            self.transport.write(gate.refusal(self.server_state.default_headers, close=close))
+            if close:
+                self.transport.close()
+            else:
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self.timeout_keep_alive, self.timeout_keep_alive_handler
+                )
 
         def shutdown(self) -> None:
             # A request may be on its way, or lie unread: it is answered before the end.

@@ -1,0 +1,62 @@
+"""Refuses callers before their request costs anything, while more is in the works than may be.
+
+To route, read and refuse a request in the app takes the event loop half as long as to answer one.
+At twice the load that can be borne, refusing would then take the time that answers need, and
+refusals would be late, too. The gate knows only the number of requests, and answers in bytes.
+"""
+
+import json
+import secrets
+
+from service.api.classify_lane import PATH
+from service.api.problems import MEDIA_TYPE
+from service.runtime.metrics import Metrics
+
+URL = PATH.encode()
+RETRY_AFTER_S = 1
+DETAIL = f"the service has all the work it can take; retry in {RETRY_AFTER_S} s"
+
+
+FEWEST = 64
+"""Requests that may always be in the works: some read their body, or are probes."""
+
+
+class Gate:
+    """Shut while `queue_size` requests are in the works, and not before `FEWEST` are."""
+
+    def __init__(self, queue_size: int, metrics: Metrics) -> None:
+        self._most = max(queue_size, FEWEST)
+        self._rejected = metrics.requests_rejected.labels("overloaded")
+        self._duration = metrics.http_request_duration.labels("POST", PATH, 429)
+
+    def shut(self, in_the_works: int, url: bytes) -> bool:
+        """Whether a request for an answer is to be refused now."""
+        return in_the_works >= self._most and url.partition(b"?")[0] == URL
+
+    def refusal(self, default_headers: list[tuple[bytes, bytes]], *, close: bool) -> bytes:
+        """The whole response, as the app would refuse; counted, and not logged one by one."""
+        self._rejected.inc()
+        self._duration.observe(0.0)
+        request_id = secrets.token_hex(8)
+        body = json.dumps(
+            {
+                "type": "about:blank",
+                "title": "Too Many Requests",
+                "status": 429,
+                "detail": DETAIL,
+                "instance": PATH,
+                "code": "overloaded",
+                "request_id": request_id,
+            }
+        )
+        head = b"".join(b"%b: %b\r\n" % header for header in default_headers)
+        connection = "connection: close\r\n" if close else ""
+        return (
+            b"HTTP/1.1 429 Too Many Requests\r\n"
+            + head
+            + (
+                f"content-length: {len(body)}\r\ncontent-type: {MEDIA_TYPE}\r\n"
+                f"retry-after: {RETRY_AFTER_S}\r\nx-request-id: {request_id}\r\n"
+                f"x-content-type-options: nosniff\r\n{connection}\r\n{body}"
+            ).encode()
+        )
