@@ -17,6 +17,8 @@ from fend.models.lenet import PaperLeNet
 from fend.models.median_filter import MedianFilter
 from fend.models.noise_reduction import NoiseReduction
 from fend.models.non_local_means import NonLocalMeans
+from fend.models.plain_cnn import PlainCNN
+from fend.models.plain_denoiser import PlainDenoiser
 from fend.models.resnet import ResNet18
 from fend.models.unet import ResidualUNet
 
@@ -32,6 +34,7 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "paper-autoencoder": PaperAutoencoder,
         "residual-unet": ResidualUNet,
         "hgd-unet": DenoisingUNet,
+        "plain-denoiser": PlainDenoiser,
         # Denoisers that do not
         "identity": nn.Identity,
         "bit-depth": BitDepth,
@@ -41,6 +44,7 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "sequence": _sequence,
         # Classifiers
         "paper-lenet": PaperLeNet,
+        "plain-cnn": PlainCNN,
         "feature-denoise-lenet": FeatureDenoiseLeNet,
         "resnet-18": ResNet18,
         # Known-bad controls: never to be served as defences
