@@ -27,6 +27,7 @@ def model_card(name: str, about: dict[str, Any]) -> str:
         "## Held-out accuracy",
         "",
         *_held_out(recipe, about),
+        *_verified(recipe, about),
         *_measured(about),
     ]
     return "\n".join(lines) + "\n"
@@ -52,6 +53,12 @@ def _classifier(recipe: Recipe, about: dict[str, Any]) -> str:
         return (
             f"`{section.architecture}`, {size}, trained together with the denoiser: "
             f"{_adversarial(recipe.joint.adversarial)}; the denoiser protects no other"
+        )
+    if recipe.ibp is not None:
+        return (
+            f"`{section.architecture}`, {size}, trained together with the denoiser by interval "
+            f"bounds (Gowal et al. 2018), epsilon {recipe.ibp.epsilon:g}; the denoiser protects no "
+            "other"
         )
     if section.from_bundle is not None or section.adversarial is None:
         return size
@@ -138,12 +145,32 @@ def _held_out(recipe: Recipe, about: dict[str, Any]) -> list[str]:
         *(["; ".join(explained) + ".", ""] if explained else []),
         "| shown | accuracy |",
         "|---|---|",
-        *(f"| {key} | {value:.4f} |" for key, value in rows.items() if key != "score"),
+        *(
+            f"| {key} | {value:.4f} |"
+            for key, value in rows.items()
+            if key not in ("score", "verified")
+        ),
+    ]
+
+
+def _verified(recipe: Recipe, about: dict[str, Any]) -> list[str]:
+    """What is proved, apart from what attacks did not find."""
+    if recipe.ibp is None:
+        return []
+    share = about["held_out"]["verified"]
+    return [
+        "",
+        "## Verified accuracy, held out",
+        "",
+        "Labelled right for every image of the L-inf ball of epsilon "
+        f"{recipe.ibp.tested_epsilon:g}, proved by interval bounds: {share:.4f}.",
     ]
 
 
 def _at(recipe: Recipe) -> str:
     """The epsilon of a pipeline's `white_box` figure."""
+    if recipe.ibp is not None:
+        return f" at {recipe.ibp.tested_epsilon:g}"
     if recipe.joint is not None:
         return f" at {recipe.joint.adversarial.threat.epsilon:g}"
     return "" if recipe.adversaries is None else f" at {recipe.adversaries.threat.epsilon:g}"

@@ -18,6 +18,7 @@ from training.data import Splits, load_splits
 from training.denoiser import feature_loss, train_denoiser
 from training.evaluate import accuracy
 from training.export import export_bundle
+from training.ibp import train_by_bounds
 from training.joint import train_jointly
 from training.loop import Outcome
 from training.recipe import Recipe, RecipeError
@@ -61,7 +62,19 @@ def run_recipe(
         console=console,
         cut=cut and not learns,
     )
-    if recipe.joint is not None:
+    if recipe.ibp is not None:
+        denoiser, module, outcome = train_by_bounds(
+            recipe,
+            classifier.module,
+            splits,
+            folder,
+            resume=resume,
+            cut=cut,
+            device=device,
+            console=console,
+        )
+        classifier = replace(classifier, module=module)
+    elif recipe.joint is not None:
         assert recipe.loss is not None, "the recipe was checked"
         denoiser, module, outcome = train_jointly(
             recipe,

@@ -144,6 +144,25 @@ class JointSection(_Section):
         return self
 
 
+class IbpSection(_Section):
+    """Denoiser and classifier learn together from interval bounds (Gowal et al. 2018), so that what
+    they withstand (L-inf) can be proved. There is no other loss, and nothing is attacked.
+
+    The classifier starts as `[classifier]` trained it. The pair protects no other classifier.
+    """
+
+    epsilon: float = Field(gt=0, le=1, allow_inf_nan=False)
+    """Of the boxes at the end of the ramp; a little more than what is tested proves more there."""
+    tested_epsilon: float = Field(gt=0, le=1, allow_inf_nan=False)
+    """Of the verified accuracy that is reported, and selects the best epoch."""
+    ramp: float = Field(default=0.5, ge=0, le=1)
+    """The part of the training over which epsilon and the share of the worst case grow from 0."""
+    worst_share: float = Field(default=0.5, gt=0, le=1)
+    """Of the worst case in the cross-entropy at the end; the rest is of clean images."""
+    pixel_weight: float = Field(default=0.0, ge=0)
+    """Of equation 4's pixel term, at the worst that the denoiser's bounds allow."""
+
+
 def _none_in_words(value: object) -> object:
     return None if value == "none" else value  # TOML has no null
 
@@ -216,18 +235,23 @@ class Recipe(_Section):
     online: OnlineSection | None = None
     noise: NoiseSection | None = None
     joint: JointSection | None = None
+    ibp: IbpSection | None = None
     loss: LossSection | None = None
     denoiser: DenoiserSection = DenoiserSection()
 
     @model_validator(mode="after")
     def _denoiser_learns_from_something(self) -> "Recipe":
-        sources = ("adversaries", "online", "noise", "joint")
-        alone = [key for key in ("noise", "joint") if getattr(self, key) is not None]
+        sources = ("adversaries", "online", "noise", "joint", "ibp")
+        alone = [key for key in ("noise", "joint", "ibp") if getattr(self, key) is not None]
         if self.denoiser.epochs and alone:
-            if self.loss is None:
-                raise ValueError("a denoiser that is trained needs sections: loss")
             if sum(getattr(self, key) is not None for key in sources) > 1:
                 raise ValueError(f"{alone[0]}: makes all it is shown itself; leave the others out")
+            if self.ibp is not None:
+                if self.loss is not None:
+                    raise ValueError("ibp: has a loss of its own; leave the section loss out")
+                return self
+            if self.loss is None:
+                raise ValueError("a denoiser that is trained needs sections: loss")
             guided = self.loss.network == "classifier" or self.loss.task_weight
             if self.joint is not None and guided:
                 raise ValueError("joint: the classifier learns, so it guides nothing")

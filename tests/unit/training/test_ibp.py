@@ -1,0 +1,108 @@
+"""Training by interval bounds, and what is said of it."""
+
+import pytest
+import torch
+from rich.console import Console
+
+from fend.bounds import Bounds, verified
+from fend.bundle import load_bundle
+from fend.datasets import load
+from fend.models import build
+from fend.threat import ThreatModel
+from training.data import load_splits
+from training.evaluate import accuracy
+from training.ibp import ibp_fit, verified_accuracy
+from training.line import run_recipe
+from training.loop import Moment
+from training.recipe import RecipeError
+from training.recipe_files import load_recipe
+from training.smoke import smoke
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return smoke(load_recipe("mnist-ibp", profile="cpu"))
+
+
+@pytest.fixture(scope="module")
+def splits(recipe):
+    return load_splits(recipe.data, recipe.input, 0, None)
+
+
+@pytest.fixture
+def job(recipe, splits):
+    torch.manual_seed(0)
+    section = recipe.classifier
+    classifier = build(section.architecture, section.config)
+    return ibp_fit(recipe, classifier, splits, torch.device("cpu"))
+
+
+def _loss(job, progress: float) -> dict[str, torch.Tensor]:
+    moment = Moment(progress, torch.Generator().manual_seed(0))
+    terms: dict[str, torch.Tensor] = job.loss(torch.arange(16), moment)
+    return terms
+
+
+def test_it_starts_with_clean_images_and_ends_with_the_worst_case(job) -> None:
+    start, end = _loss(job, 0.0), _loss(job, 1.0)
+    assert start["worst_cross_entropy"].item() == 0
+    assert start["worst_pixel"].item() == pytest.approx(0, abs=1e-9)  # an identity and no box
+    assert end["cross_entropy"].item() == pytest.approx(start["cross_entropy"].item() / 2)
+    assert end["worst_cross_entropy"].item() > end["cross_entropy"].item()
+    assert end["worst_pixel"].item() > 0
+
+
+def test_both_networks_get_a_gradient_from_the_worst_case(job) -> None:
+    job.module.train()
+    _loss(job, 1.0)["worst_cross_entropy"].backward()
+    for network in (job.module.denoiser, job.module.classifier):
+        assert any(float(p.grad.abs().sum()) > 0 for p in network.parameters())
+
+
+def test_the_worst_case_is_no_better_than_any_point_of_the_box(job, splits) -> None:
+    clean, labels = splits.train.pixels(slice(0, 16)), splits.train.labels[:16]
+    worst = 2 * _loss(job, 1.0)["worst_cross_entropy"].item()
+    ball = ThreatModel(norm="linf", epsilon=0.25)
+    for seed in range(5):
+        points = ball.random_start(clean, range(seed * 16, seed * 16 + 16))
+        loss = torch.nn.functional.cross_entropy(job.module(points), labels).item()
+        assert loss <= worst + 1e-4
+
+
+def test_the_run_says_what_is_proved_apart_from_what_attacks_found(recipe, tmp_path) -> None:
+    manifest = run_recipe(
+        recipe,
+        data_dir=None,
+        bundle_dir=tmp_path / "bundle",
+        runs_dir=tmp_path / "runs",
+        resume=False,
+        device=torch.device("cpu"),
+        console=Console(quiet=True),
+    )
+    figures = manifest.about["held_out"]
+    assert figures["verified"] <= figures["white_box"] <= figures["clean"]
+    empirical, proved = (tmp_path / "bundle" / "README.md").read_text().split("## Verified")
+    assert "| white_box |" in empirical
+    assert "verified |" not in empirical
+    assert f"epsilon 0.2, proved by interval bounds: {figures['verified']:.4f}" in proved
+    assert "trained together with the denoiser by interval bounds" in empirical
+    defence = load_bundle(tmp_path / "bundle").defence
+    bounds = Bounds(defence)
+    digits = load("rendered-digits:test", None).subset(slice(0, 100))
+    assert verified_accuracy(bounds, defence, digits, 0.0) == accuracy(defence, digits)
+    small = verified(bounds, digits.pixels(slice(None)), digits.labels, 0.001).float().mean()
+    assert float(small) <= accuracy(defence, digits)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("ibp.epsilon=0", "ibp.epsilon"),
+        ("loss={}", "ibp: has a loss of its own"),
+        ("noise={sigma=0.5}", "makes all it is shown"),
+        ("denoiser.epochs=0", "nothing would use these sections: ibp"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(change, told) -> None:
+    with pytest.raises(RecipeError, match=told):
+        load_recipe("mnist-ibp", changes=[change])
