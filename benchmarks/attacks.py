@@ -60,7 +60,7 @@ def main() -> None:
         f"unsecured ({options.unsecured.name}'s classifier)": load_classifier(options.unsecured),
         f"adversarially trained ({options.robust.name})": load_classifier(options.robust),
     }
-    console = Console()
+    console = Console(width=110)
     problems = {
         name: Problem(model, pixels, labels, options.epsilon, options.steps)
         for name, model in models.items()
@@ -76,7 +76,7 @@ def main() -> None:
 def load_classifier(bundle_dir: Path) -> nn.Module:
     """The classifier of a bundle, frozen, of ordinary layers: as it comes to any library."""
     bundle = load_bundle(bundle_dir)
-    part = bundle.manifest.classifier
+    part = bundle.manifest.content.classifier
     plain = ARCHITECTURES[part.architecture](**part.config)
     plain.load_state_dict(bundle.defence.classifier.state_dict())
     return frozen(plain)
