@@ -5,7 +5,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import torch
@@ -36,6 +36,7 @@ class Problem:
     labels: Tensor
     epsilon: float
     steps: int
+    seed: int = 0
 
     @property
     def ours(self) -> nn.Module:
@@ -49,9 +50,7 @@ class Problem:
 
     def part(self, start: int, stop: int) -> "Problem":
         """The images from `start` to `stop`."""
-        return Problem(
-            self.model, self.pixels[start:stop], self.labels[start:stop], self.epsilon, self.steps
-        )
+        return replace(self, pixels=self.pixels[start:stop], labels=self.labels[start:stop])
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,8 @@ class Peer:
 def _fend(problem: Problem) -> Tensor:
     pgd = PGD(steps=problem.steps, step_size=problem.step_size)
     threat = ThreatModel(epsilon=problem.epsilon)
-    return attack(pgd, problem.ours, problem.pixels, problem.labels, threat).adversarial
+    found = attack(pgd, problem.ours, problem.pixels, problem.labels, threat, seed=problem.seed)
+    return found.adversarial
 
 
 def _torchattacks(problem: Problem) -> Tensor:
@@ -149,11 +149,14 @@ def fend_standard(problem: Problem, queries: int) -> Tensor:
     return adversarial
 
 
-def torchattacks_standard(problem: Problem, queries: int) -> Tensor:
-    """torchattacks' port of AutoAttack."""
+def torchattacks_standard(problem: Problem, queries: int, steps: int) -> Tensor:
+    """torchattacks' port of AutoAttack; its own default is 10 steps."""
     whole = torchattacks.AutoAttack(
         problem.model, norm="Linf", eps=problem.epsilon, version="standard", n_classes=10, seed=0
     )
-    whole._autoattack.attacks[-1].n_queries = queries
+    *with_steps, square = whole._autoattack.attacks
+    square.n_queries = queries
+    for attacker in with_steps:
+        attacker.steps = steps
     adversarial: Tensor = whole(problem.pixels, problem.labels)
-    return adversarial
+    return adversarial.detach()
