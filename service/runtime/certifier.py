@@ -24,9 +24,9 @@ from service.runtime.batcher import DeadlineExceeded, Overloaded
 from service.runtime.metrics import Metrics
 from service.settings import Priority, Settings
 
-NICENESS = 19
-"""Not the idle class, as worker processes: a thread that holds the interpreter's lock and gets no
-turn at all would stop the service."""
+NICENESS = 10
+"""A tenth of a busy core. Worker processes take less, but this thread shares Python's lock: if it
+got no turn while it holds that, the service would stand still."""
 
 
 class _GivenUp(Exception):
