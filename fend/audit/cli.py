@@ -2,8 +2,9 @@
 
 import json
 import os
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -179,7 +180,7 @@ def _default_workers(device: str) -> int:
 
 
 def _run(job: Job, workers: int) -> tuple[AuditDocument, Sequence[Row]]:
-    started_at = datetime.now(UTC)
+    started_s = time.monotonic()
     opened = open_audit(
         job.spec,
         job.bundle_dir,
@@ -202,10 +203,11 @@ def _run(job: Job, workers: int) -> tuple[AuditDocument, Sequence[Row]]:
 
         rows = run_shards(job, shards, workers, on_shard)
     finished_at = datetime.now(UTC)
+    wall_time_s = time.monotonic() - started_s  # the clock may be set meanwhile
     timing = Timing(
-        started_at=started_at,
+        started_at=finished_at - timedelta(seconds=wall_time_s),
         finished_at=finished_at,
-        wall_time_s=(finished_at - started_at).total_seconds(),
+        wall_time_s=wall_time_s,
     )
     report = build_report(job.spec, source_of(opened), rows)
     return AuditDocument(result=report, timing=timing), rows

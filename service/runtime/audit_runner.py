@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar, TypeVar
 
 import structlog
@@ -50,6 +50,8 @@ class _Run:
     task: asyncio.Task[None]
     started_s: float
     done_before: int
+    whole: bool
+    """Whether it began with this run, and not before an interruption."""
 
 
 class AuditRunner:
@@ -134,7 +136,8 @@ class AuditRunner:
     async def _run_next(self, record: AuditRecord) -> None:
         """Run one audit until it ends, or until `cancel` or `stop` cancels its task."""
         task = asyncio.create_task(self._run(record), name=f"audit {record.id}")
-        self._running = _Run(record.id, task, time.monotonic(), record.done)
+        whole = record.state is AuditState.QUEUED
+        self._running = _Run(record.id, task, time.monotonic(), record.done, whole)
         try:
             await asyncio.wait([task])
         finally:
@@ -257,7 +260,11 @@ class AuditRunner:
         result: Report | None = None,
     ) -> bool:
         now = datetime.now(UTC)
-        write = functools.partial(self._store.end, error=error, result=result)
+        record = await self._in_thread(self._store.get, audit_id)
+        started_at = None if record is None else self._started_at(record, now)
+        write = functools.partial(
+            self._store.end, started_at=started_at, error=error, result=result
+        )
         if not await self._in_thread(write, audit_id, state, now):
             return False
         run = self._running
@@ -265,13 +272,21 @@ class AuditRunner:
             run.task.cancel()
         structlog.get_logger().info("audit ended", audit=audit_id, state=state)
         self._metrics.audits.labels(state).inc()
-        record = await self._in_thread(self._store.get, audit_id)
-        if record is not None and record.started_at is not None:
-            duration_s = (now - record.started_at).total_seconds()
+        if started_at is not None:
+            duration_s = (now - started_at).total_seconds()
             self._metrics.audit_duration.labels(state).observe(duration_s)
         await self._changes.announce()
         await self._in_thread(apply_retention, self._store, self._settings, now)
         return True
+
+    def _started_at(self, record: AuditRecord, now: datetime) -> datetime | None:
+        """When an audit began by the clock of `now`, which may have been set meanwhile."""
+        if record.started_at is None:
+            return None
+        run = self._running
+        if run is not None and run.audit_id == record.id and run.whole:
+            return now - timedelta(seconds=time.monotonic() - run.started_s)
+        return min(record.started_at, now)
 
     async def _in_thread(self, function: Callable[..., _T], *arguments: object) -> _T:
         return await asyncio.to_thread(function, *arguments)

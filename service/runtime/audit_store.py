@@ -143,15 +143,18 @@ class AuditStore:
         state: AuditState,
         now: datetime,
         *,
+        started_at: datetime | None = None,
         error: FendError | None = None,
         result: Report | None = None,
     ) -> bool:
-        """Into a final state; False when it was in one already, which then stays."""
+        """Into a final state; False when it was in one already, which then stays. `started_at`
+        corrects the time of the start where the clock was set since."""
         return self._changed(
-            "UPDATE audits SET state = ?, finished_at = ?, error_code = ?, error = ?, result = ?"
-            f" WHERE id = ? AND {_PENDING}",
+            "UPDATE audits SET state = ?, finished_at = ?, error_code = ?, error = ?, result = ?,"
+            f" started_at = coalesce(?, started_at) WHERE id = ? AND {_PENDING}",
             state, now.isoformat(), error.code if error else None, str(error) if error else None,
-            result.model_dump_json() if result else None, audit_id,
+            result.model_dump_json() if result else None,
+            started_at.isoformat() if started_at else None, audit_id,
         )  # fmt: skip
 
     def add_worker_death(self, audit_id: str) -> None:
