@@ -26,7 +26,7 @@ _GROWING_LAYERS = (
 )  # fmt: skip
 _GROWING_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset({
     operator.add, operator.getitem, torch.add, torch.cat, torch.relu, torch.tanh, torch.clamp,
-    torch.flatten, F.relu, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.interpolate,
+    torch.flatten, F.relu, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.interpolate, F.pad,
     F.pixel_shuffle, F.pixel_unshuffle,
 })  # fmt: skip
 _GROWING_METHODS = frozenset(
@@ -130,7 +130,7 @@ class _OnIntervals(fx.Interpreter):
         layer = self.fetch_attr(target)
         if isinstance(layer, _AFFINE):
             return _affine(layer, args[0])
-        if isinstance(layer, _GROWING_LAYERS):
+        if isinstance(layer, _GROWING_LAYERS) and getattr(layer, "mode", None) != "bicubic":
             return _at_both_ends(layer, args, kwargs)
         raise NotBounded(f"there are no bounds for the layer {type(layer).__name__}")
 
@@ -139,9 +139,11 @@ class _OnIntervals(fx.Interpreter):
             return super().call_function(target, args, kwargs)
         if target is getattr and args[1] == "shape":
             return args[0].shape
-        if target in _GROWING_FUNCTIONS or (target is F.pad and kwargs.get("value") is None):
+        # Bicubic weights can be negative, and so can the factor in a + alpha * b.
+        odd = "bicubic" in (*args, *kwargs.values()) or "alpha" in kwargs
+        if target in _GROWING_FUNCTIONS and not odd:
             return _at_both_ends(target, args, kwargs)
-        if target in (operator.sub, torch.sub):
+        if target in (operator.sub, torch.sub) and not odd:
             return Interval(_lower(args[0]) - _upper(args[1]), _upper(args[0]) - _lower(args[1]))
         if target in (operator.mul, operator.truediv) and isinstance(args[1], int | float):
             return _scaled(args[0], target(1.0, args[1]))

@@ -151,7 +151,35 @@ def test_what_is_verified_is_what_no_point_of_the_ball_changes() -> None:
     assert at[0.25].tolist() == [True, False, False, True, False]
 
 
-@pytest.mark.parametrize("layer", [nn.Softmax(1), nn.BatchNorm2d(1), nn.GELU()])
+class Odd(nn.Module):
+    """Looks like an operation that is bounded, and is not."""
+
+    def __init__(self, operation) -> None:
+        super().__init__()
+        self.operation = operation
+
+    def forward(self, images):
+        return self.operation(images)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda images: F.interpolate(images, scale_factor=2.0, mode="bicubic"),
+        lambda images: torch.add(images, images, alpha=-1),
+        lambda images: images * images,
+        lambda images: images.sin(),
+        torch.exp,
+    ],
+)
+def test_an_operation_that_could_shrink_is_refused(operation) -> None:
+    with pytest.raises(NotBounded, match="no bounds for the operation"):
+        Bounds(Odd(operation)).outputs(box(torch.rand(1, 1, 4, 4), 0.1))
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Softmax(1), nn.BatchNorm2d(1), nn.GELU(), nn.Upsample(8, mode="bicubic")]
+)
 def test_what_cannot_be_bounded_is_refused(layer) -> None:
     with pytest.raises(NotBounded, match=type(layer).__name__):
         Bounds(nn.Sequential(layer)).outputs(box(torch.rand(1, 1, 4, 4), 0.1))
