@@ -60,11 +60,24 @@ def _classifier(recipe: Recipe, about: dict[str, Any]) -> str:
             f"bounds (Gowal et al. 2018), epsilon {recipe.ibp.epsilon:g}; the denoiser protects no "
             "other"
         )
+    if about.get("foreign_classifier"):
+        return f"{_foreign(about['foreign_classifier'])}, {size}"
     if section.from_bundle is not None or section.adversarial is None:
         return size
     return (
         f"`{section.architecture}`, {size}, {section.epochs} epochs of adversarial training: "
         f"{_adversarial(section.adversarial)}"
+    )
+
+
+def _foreign(origin: dict[str, Any]) -> str:
+    file = ""
+    if origin["weights"] is not None:
+        file = f" with the weights `{origin['weights']}` (SHA-256 `{origin['weights_sha256']}`)"
+    return (
+        f"foreign, made by `{origin['factory']}`{file} and taken as it is: none of its "
+        f"{origin['tensors']} tensors was changed (SHA-256 of all `{origin['tensors_sha256']}`, "
+        "before and after)"
     )
 
 
@@ -131,6 +144,8 @@ def _held_out(recipe: Recipe, about: dict[str, Any]) -> list[str]:
         explained.append(f"`white_box` is PGD-10 through everything{_at(recipe)}, 500 images")
     rows = dict(about["held_out"])
     alone = dict(about.get("classifier_held_out", {}))
+    if about.get("foreign_classifier"):
+        rows["classifier alone, clean"] = alone["accuracy"]
     if "white_box" in alone:
         section = recipe.classifier.adversarial
         assert section is not None, "it was trained adversarially"

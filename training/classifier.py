@@ -1,4 +1,4 @@
-"""The classifier behind the denoiser: trained here, or taken from a bundle."""
+"""The classifier behind the denoiser: trained here, or taken as it is."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fend.bundle import load_bundle, read_manifest
-from fend.models import build
+from fend.models import build, parameter_count
 from fend.pipeline import frozen
 from training.adversarial import adversarial_terms
 from training.augment import augmented
 from training.data import Splits
 from training.evaluate import accuracy, white_box_accuracy
+from training.foreign import ARCHITECTURE, Origin, take
 from training.loop import Fit, Moment, Outcome, fit
 from training.recipe import ClassifierSection, Recipe
 
@@ -29,7 +30,9 @@ class Classifier:
     config: dict[str, Any]
     module: nn.Module
     outcome: Outcome | None
-    """How its training went; None where it was taken from a bundle."""
+    """How its training went; None where it was taken as it is."""
+    origin: Origin | None = None
+    """Of a classifier that code of the user's made."""
 
 
 def obtain_classifier(
@@ -48,6 +51,7 @@ def obtain_classifier(
 
     Raises:
         BundleError: `classifier.from_bundle` cannot be used.
+        ForeignInvalid: `classifier.factory` or its weights cannot be used.
         NothingToCut: `cut`, and there is no finished epoch.
     """
     section = recipe.classifier
@@ -56,6 +60,8 @@ def obtain_classifier(
         component = read_manifest(place).content.classifier
         taken = load_bundle(place, device).defence.classifier
         return Classifier(component.architecture, component.config, taken, None)
+    if section.factory is not None:
+        return _foreign(section.factory, section.weights, recipe, splits, device, console)
     # The only draw of the global generator: layers take their first weights from it.
     torch.manual_seed(recipe.seed)
     module = build(section.architecture, section.config).to(device)
@@ -66,6 +72,29 @@ def obtain_classifier(
     figures = "  ".join(f"{name} {value:.4f}" for name, value in outcome.figures.items())
     console.print(f"classifier: held out: {figures}", highlight=False)
     return Classifier(section.architecture, dict(section.config), frozen(module), outcome)
+
+
+def _foreign(
+    factory: str,
+    weights: str | None,
+    recipe: Recipe,
+    splits: Splits,
+    device: torch.device,
+    console: Console,
+) -> Classifier:
+    path = None if weights is None else Path(weights)
+    torch.manual_seed(recipe.seed)  # in case the factory draws weights
+    network, config, origin = take(factory, path, recipe.input, len(splits.train.label_names))
+    network = network.to(device)
+    right = accuracy(network, splits.held_out)
+    console.print(
+        f"[bold]classifier[/] {factory}, as it is: {len(config['steps'])} steps, "
+        f"{parameter_count(network):,} parameters; held out: accuracy {right:.4f}",
+        highlight=False,
+    )
+    return Classifier(
+        ARCHITECTURE, config, network, Outcome({"accuracy": right, "score": right}, 0), origin
+    )
 
 
 def _digest(recipe: Recipe) -> str:

@@ -24,6 +24,17 @@ def train(
         int | None,
         typer.Option(min=0, help="Another seed than the recipe's; it goes into the name."),
     ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Protect this classifier as it is: a Python function that makes a torch.nn.Module",
+        ),
+    ] = None,
+    classifier_weights: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Its weights, as safetensors; default: as it is made."),
+    ] = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="In miniature, on rendered digits; needs no data.")
     ] = False,
@@ -46,12 +57,13 @@ def train(
     from rich.console import Console
 
     from training.line import run_recipe
-    from training.recipe_files import load_recipe
+    from training.recipe_files import foreign_changes, load_recipe
     from training.smoke import smoke as in_miniature
 
     if threads:
         torch.set_num_threads(threads)
-    chosen = load_recipe(recipe, profile=profile, changes=changes or [], seed=seed)
+    taken = foreign_changes(recipe, classifier, classifier_weights)
+    chosen = load_recipe(recipe, profile=profile, changes=[*taken, *(changes or [])], seed=seed)
     if smoke:
         chosen = in_miniature(chosen)
     if device == "auto":

@@ -55,6 +55,7 @@ def export_bundle(
         },
         "held_out": outcome.figures,
         "classifier_held_out": classifier.outcome.figures if classifier.outcome else {},
+        "foreign_classifier": classifier.origin.about() if classifier.origin else None,
         "epochs": {"planned": recipe.denoiser.epochs, "finished": outcome.epochs},
         "parameters": {
             "denoiser": parameter_count(denoiser),

@@ -103,6 +103,8 @@ def run_recipe(
         )
     else:
         denoiser, outcome = _untrained_denoiser(recipe, classifier, splits, device)
+    if classifier.origin is not None:
+        classifier.origin.check(classifier.module)
     manifest = export_bundle(
         bundle_dir, recipe, classifier, denoiser, outcome, splits, about=about or {}
     )
@@ -133,7 +135,7 @@ def _check_networks(recipe: Recipe, classes: int) -> None:
         raise RecipeError(f"denoiser.epochs: {recipe.denoiser.architecture} {learns}")
     with torch.no_grad():
         images = _try("denoiser", recipe.denoiser.architecture, denoiser, images, images.shape)
-        if recipe.classifier.from_bundle is None:
+        if not recipe.classifier.taken:
             section = recipe.classifier
             classifier = frozen(build(section.architecture, section.config))
             _try("classifier", section.architecture, classifier, images, torch.Size((2, classes)))

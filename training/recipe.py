@@ -80,9 +80,14 @@ class AdversarialSection(_Section):
 
 
 class ClassifierSection(_Section):
-    """The network behind the denoiser: trained here, or taken from a bundle as it is."""
+    """The network behind the denoiser: trained here, or taken as it is, from a bundle or from code
+    of the user's (see `training.foreign`)."""
 
     from_bundle: str | None = None
+    factory: str | None = None
+    """"package.module:function" that makes the classifier, a torch.nn.Module."""
+    weights: str | None = None
+    """Its weights, a safetensors file; None keeps those that the factory gives it."""
     architecture: str = "paper-lenet"
     config: dict[str, Any] = {}
     epochs: int = Field(default=10, ge=1)
@@ -94,9 +99,18 @@ class ClassifierSection(_Section):
 
     @model_validator(mode="after")
     def _trained_here_or_taken(self) -> "ClassifierSection":
-        if self.from_bundle is not None and self.adversarial is not None:
-            raise ValueError("adversarial: the classifier of a bundle is taken as it is")
+        if self.from_bundle is not None and self.factory is not None:
+            raise ValueError("the classifier comes from_bundle or from a factory, not from both")
+        if self.weights is not None and self.factory is None:
+            raise ValueError("weights: which classifier are they of? Give its factory")
+        if self.taken and self.adversarial is not None:
+            raise ValueError("adversarial: a classifier that is not trained here is taken as it is")
         return self
+
+    @property
+    def taken(self) -> bool:
+        """Whether it is not trained here."""
+        return self.from_bundle is not None or self.factory is not None
 
 
 class AdversariesSection(_Section):
@@ -238,6 +252,16 @@ class Recipe(_Section):
     ibp: IbpSection | None = None
     loss: LossSection | None = None
     denoiser: DenoiserSection = DenoiserSection()
+
+    @model_validator(mode="after")
+    def _foreign_classifier_stays(self) -> "Recipe":
+        for key in ("joint", "ibp"):
+            if self.classifier.factory is not None and getattr(self, key) is not None:
+                raise ValueError(
+                    f"{key}: would change the classifier, which is to stay as it is; use a recipe "
+                    "with [online], such as mnist-online"
+                )
+        return self
 
     @model_validator(mode="after")
     def _denoiser_learns_from_something(self) -> "Recipe":

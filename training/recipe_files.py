@@ -10,6 +10,8 @@ All three are the same operation: a table is laid over another (`overlaid`).
     epochs = 5
 """
 
+import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -60,6 +62,25 @@ def load_recipe(
     except ValidationError as error:
         lines = [f"  {_key(e['loc'])}: {e['msg']}" for e in error.errors()]
         raise RecipeError(f"{name_or_path} cannot be used:\n" + "\n".join(lines)) from error
+
+
+def foreign_changes(recipe: str, factory: str | None, weights: str | None) -> list[str]:
+    """The changes that make `recipe` protect the classifier of `factory`, under a name of its own;
+    what the recipe's summary promises was measured with another."""
+    if factory is None:
+        return [] if weights is None else [f"classifier.weights={json.dumps(weights)}"]
+    own_name = re.sub(r"[^a-z0-9._-]", "-", f"{Path(recipe).stem}-{factory.split(':')[-1]}".lower())
+    summary = (
+        f"Recipe {Path(recipe).stem} for the classifier {factory}, which was taken as it is. What "
+        "it withstands has not been measured: `fend audit` does."
+    )
+    values = {
+        "name": own_name[:64],
+        "summary": summary,
+        "classifier.factory": factory,
+        **({} if weights is None else {"classifier.weights": weights}),
+    }
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
 def shipped_recipes() -> list[str]:

@@ -38,6 +38,8 @@ def smoke(recipe: Recipe) -> Recipe:
             adversarial=adversarial,
         ),
     }
+    if classifier.factory is not None:
+        changes["classifier"] = classifier  # it is taken as it is, here too
     if recipe.denoiser.epochs:
         config = _narrow(recipe.denoiser.config)
         changes["denoiser"] = recipe.denoiser.model_copy(

@@ -63,6 +63,11 @@ def surrogate_recipe(manifest: Manifest, seed: int) -> Recipe:
     if adversarial is not None and adversarial.steps > ONLINE_STEPS:
         adversarial = adversarial.model_copy(update={"steps": ONLINE_STEPS, "step_size": None})
     network = manifest.content.classifier  # the recipe may have taken it from another bundle
+    if classifier.factory is not None:
+        # Code of the user's, which is not asked for; the attacker has the recipe's own network.
+        network = network.model_copy(
+            update={"architecture": classifier.architecture, "config": classifier.config}
+        )
     changes: dict[str, Any] = {
         "name": f"{original.name[:54]}-surrogate",
         "summary": f"A surrogate of {original.name}, for attacks without its weights.",
@@ -76,6 +81,8 @@ def surrogate_recipe(manifest: Manifest, seed: int) -> Recipe:
         "classifier": classifier.model_copy(
             update={
                 "from_bundle": None,
+                "factory": None,
+                "weights": None,
                 "architecture": network.architecture,
                 "config": network.config,
                 "epochs": min(classifier.epochs, CLASSIFIER_EPOCHS),

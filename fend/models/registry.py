@@ -11,6 +11,7 @@ from fend.models.autoencoder import PaperAutoencoder
 from fend.models.bit_depth import BitDepth
 from fend.models.controls import GradientKiller, NanGradient, RandomResize, ScaledLogits
 from fend.models.feature_denoise_lenet import FeatureDenoiseLeNet
+from fend.models.graph import GraphNetwork
 from fend.models.hgd_unet import DenoisingUNet
 from fend.models.image_conv import with_image_convs
 from fend.models.lenet import PaperLeNet
@@ -47,6 +48,7 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "plain-cnn": PlainCNN,
         "feature-denoise-lenet": FeatureDenoiseLeNet,
         "resnet-18": ResNet18,
+        "graph": GraphNetwork,
         # Known-bad controls: never to be served as defences
         "control-gradient-killer": GradientKiller,
         "control-nan-gradient": NanGradient,

@@ -1,0 +1,69 @@
+"""The operations that a `graph` network may consist of: those of image classifiers, and no others.
+
+All are functions of tensors and numbers: none writes a file, allocates by a name, draws at random
+or changes its input. Enough for every classifier of torchvision.
+"""
+
+import operator
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+ATEN = frozenset(
+    (
+        # Layers
+        "conv1d conv2d conv3d conv_transpose2d linear matmul mm bmm addmm einsum "
+        "batch_norm _native_batch_norm_legit_no_training layer_norm native_layer_norm group_norm "
+        "native_group_norm instance_norm rms_norm scaled_dot_product_attention embedding "
+        "max_pool2d max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d "
+        "upsample_nearest2d upsample_bilinear2d pixel_shuffle pixel_unshuffle "
+        # Activations
+        "relu relu6 leaky_relu prelu elu selu celu gelu silu mish sigmoid tanh hardtanh "
+        "hardsigmoid hardswish softplus softsign log_sigmoid softmax _softmax log_softmax "
+        "_log_softmax glu "
+        # Arithmetic
+        "add sub rsub mul div neg abs sign exp log log1p expm1 sqrt rsqrt square pow reciprocal "
+        "sin cos erf maximum minimum clamp clamp_min clamp_max floor ceil round eq ne lt le gt ge "
+        "logical_and logical_or logical_not where masked_fill lerp "
+        # Reductions
+        "sum mean var std amax amin argmax argmin prod linalg_vector_norm norm cumsum "
+        # Shapes
+        "view reshape _unsafe_view flatten unflatten permute transpose t squeeze unsqueeze expand "
+        "expand_as repeat cat stack split split_with_sizes chunk unbind narrow select slice "
+        "slice_scatter select_scatter index index_select gather roll flip pad constant_pad_nd "
+        "movedim meshgrid unfold im2col alias clone contiguous detach lift_fresh_copy "
+        # Constants and types
+        "full full_like zeros zeros_like ones ones_like new_zeros new_ones new_full arange fill "
+        "scalar_tensor sym_size to _to_copy type_as"
+    ).split()  # noqa: SIM905 - a list of as many quotes is harder to read
+)
+"""By name in torch.ops.aten; of an operation's overloads those that change nothing in place."""
+
+NUMBERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {
+        name: getattr(operator, name)
+        for name in ("getitem", "add", "sub", "mul", "floordiv", "mod", "neg")
+    }
+)
+"""On sizes, which depend on the batch, and on the parts of a result."""
+
+
+def operation(name: str) -> Callable[..., Any]:
+    """The function that `name` stands for: "aten.conv2d.default", or "number.mul".
+
+    Raises:
+        ValueError: it is not one of those that a graph may use.
+    """
+    family, _, rest = name.partition(".")
+    if family == "number" and rest in NUMBERS:
+        return NUMBERS[rest]
+    packet, _, overload = rest.partition(".")
+    if family == "aten" and packet in ATEN:
+        packets = getattr(torch.ops.aten, packet, None)
+        if packets is not None and overload in packets.overloads():
+            found = getattr(packets, overload)
+            if not found._schema.is_mutable:
+                return found  # type: ignore[no-any-return]
+    raise ValueError(f"{name} is none of the operations that a graph may use")
