@@ -22,7 +22,7 @@ with warnings.catch_warnings():
     import adv_lib.attacks
     import foolbox
     import torchattacks
-    from art.attacks.evasion import ProjectedGradientDescentPyTorch
+    from art.attacks.evasion import AutoAttack, ProjectedGradientDescentPyTorch
     from art.estimators.classification import PyTorchClassifier
 
 
@@ -77,7 +77,8 @@ def _fend(problem: Problem) -> Tensor:
     return found.adversarial
 
 
-def _torchattacks(problem: Problem) -> Tensor:
+def torchattacks_pgd(problem: Problem) -> Tensor:
+    """torchattacks' PGD, with a random start."""
     pgd = torchattacks.PGD(
         problem.model, eps=problem.epsilon, alpha=problem.step_size, steps=problem.steps
     )
@@ -92,8 +93,8 @@ def _foolbox(problem: Problem) -> Tensor:
     return clipped
 
 
-def _art(problem: Problem) -> Tensor:
-    estimator = PyTorchClassifier(
+def _art_estimator(problem: Problem) -> PyTorchClassifier:
+    return PyTorchClassifier(
         problem.model,
         loss=nn.CrossEntropyLoss(),
         input_shape=tuple(problem.pixels.shape[1:]),
@@ -101,9 +102,13 @@ def _art(problem: Problem) -> Tensor:
         clip_values=(0.0, 1.0),
         device_type="cpu",
     )
+
+
+def art_pgd(problem: Problem) -> Tensor:
+    """ART's PGD, one random start."""
     pgd = ProjectedGradientDescentPyTorch(
-        estimator, eps=problem.epsilon, eps_step=problem.step_size, max_iter=problem.steps,
-        num_random_init=1, batch_size=len(problem.pixels), verbose=False,
+        _art_estimator(problem), eps=problem.epsilon, eps_step=problem.step_size,
+        max_iter=problem.steps, num_random_init=1, batch_size=len(problem.pixels), verbose=False,
     )  # fmt: skip
     return torch.from_numpy(pgd.generate(problem.pixels.numpy(), problem.labels.numpy()))
 
@@ -120,8 +125,8 @@ PGD_PEERS = (
     Peer("Fend", _fend),
     Peer("adversarial-library", _adversarial_library),
     Peer("foolbox", _foolbox),
-    Peer("torchattacks", _torchattacks),
-    Peer("ART", _art),
+    Peer("torchattacks", torchattacks_pgd),
+    Peer("ART", art_pgd),
 )
 
 
@@ -160,3 +165,17 @@ def torchattacks_standard(problem: Problem, queries: int, steps: int) -> Tensor:
         attacker.steps = steps
     adversarial: Tensor = whole(problem.pixels, problem.labels)
     return adversarial.detach()
+
+
+def art_standard(problem: Problem, queries: int) -> Tensor:
+    """ART's AutoAttack: APGD on cross-entropy and on DLR with five restarts each, DeepFool, and
+    Square, of which one restart in place of five."""
+    whole = AutoAttack(
+        _art_estimator(problem), eps=problem.epsilon, eps_step=problem.epsilon / 2,
+        batch_size=len(problem.pixels),
+    )  # fmt: skip
+    square = whole.attacks[-1]
+    square.set_params(max_iter=queries, nb_restarts=1, verbose=False)
+    for gradient_based in whole.attacks[:-1]:
+        gradient_based.set_params(verbose=False)
+    return torch.from_numpy(whole.generate(problem.pixels.numpy(), problem.labels.numpy()))

@@ -33,6 +33,7 @@ from training.evaluate import accuracy
 FACTORY = "benchmarks.foreign_nets:depthwise"
 BUDGET = (
     "data.limit=10000",
+    "data.held_out=1000",
     "denoiser.config={ channels = 1, width = 8, scales = 2, fold = 2 }",
     "denoiser.epochs=6",
 )
@@ -51,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path(".fend/foreign"))
     parser.add_argument("--data-dir", type=Path, default=default_data_dir())
-    parser.add_argument("--epochs", type=int, default=4, help="Of the classifier.")
+    parser.add_argument("--epochs", type=int, default=2, help="Of the classifier.")
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--epsilon", type=float, default=0.2)
     parser.add_argument("--workers", type=int, default=1)
@@ -116,7 +117,7 @@ def _train_classifier(images: ImageSet, epochs: int, path: Path) -> None:
             loss.backward()
             optimiser.step()
             schedule.step()
-        print(f"classifier: epoch {epoch + 1} of {epochs}, loss {float(loss):.4f}", flush=True)
+        print(f"classifier: epoch {epoch + 1} of {epochs}, loss {loss.item():.4f}", flush=True)
     print(f"classifier: {100 * accuracy(network.eval(), images):.2f} % of the training images")
     unfinished = path.with_suffix(".part")
     save_file(network.state_dict(), unfinished)

@@ -1,8 +1,8 @@
 """Classifiers that Fend does not know, for `benchmarks.foreign_classifier`.
 
-There is nothing of Fend in them.
-`depthwise` is after MobileNet (Howard et al. 2017): depthwise and pointwise convolutions, batch
-normalisation, SiLU, its own normalisation of the pixels, average pooling at the end.
+There is nothing of Fend in them. `depthwise` is after MobileNet (Howard et al. 2017): depthwise and
+pointwise convolutions, batch normalisation, SiLU, its own normalisation of the pixels, average
+pooling at the end.
 """
 
 import torch

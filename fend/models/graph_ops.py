@@ -11,34 +11,31 @@ from typing import Any
 
 import torch
 
-ATEN = frozenset(
-    (
-        # Layers
-        "conv1d conv2d conv3d conv_transpose2d linear matmul mm bmm addmm einsum "
-        "batch_norm _native_batch_norm_legit_no_training layer_norm native_layer_norm group_norm "
-        "native_group_norm instance_norm rms_norm scaled_dot_product_attention embedding "
-        "max_pool2d max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d "
-        "upsample_nearest2d upsample_bilinear2d pixel_shuffle pixel_unshuffle "
-        # Activations
-        "relu relu6 leaky_relu prelu elu selu celu gelu silu mish sigmoid tanh hardtanh "
-        "hardsigmoid hardswish softplus softsign log_sigmoid softmax _softmax log_softmax "
-        "_log_softmax glu "
-        # Arithmetic
-        "add sub rsub mul div neg abs sign exp log log1p expm1 sqrt rsqrt square pow reciprocal "
-        "sin cos erf maximum minimum clamp clamp_min clamp_max floor ceil round eq ne lt le gt ge "
-        "logical_and logical_or logical_not where masked_fill lerp "
-        # Reductions
-        "sum mean var std amax amin argmax argmin prod linalg_vector_norm norm cumsum "
-        # Shapes
-        "view reshape _unsafe_view flatten unflatten permute transpose t squeeze unsqueeze expand "
-        "expand_as repeat cat stack split split_with_sizes chunk unbind narrow select slice "
-        "slice_scatter select_scatter index index_select gather roll flip pad constant_pad_nd "
-        "movedim meshgrid unfold im2col alias clone contiguous detach lift_fresh_copy "
-        # Constants and types
-        "full full_like zeros zeros_like ones ones_like new_zeros new_ones new_full arange fill "
-        "scalar_tensor sym_size to _to_copy type_as"
-    ).split()  # noqa: SIM905 - a list of as many quotes is harder to read
-)
+_ATEN = """
+    conv1d conv2d conv3d conv_transpose2d linear matmul mm bmm addmm einsum batch_norm layer_norm
+    group_norm instance_norm rms_norm native_layer_norm native_group_norm
+    _native_batch_norm_legit_no_training scaled_dot_product_attention embedding max_pool2d
+    max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d upsample_nearest2d
+    upsample_bilinear2d pixel_shuffle pixel_unshuffle
+
+    relu relu6 leaky_relu prelu elu selu celu gelu silu mish sigmoid tanh hardtanh hardsigmoid
+    hardswish softplus softsign log_sigmoid softmax _softmax log_softmax _log_softmax glu
+
+    add sub rsub mul div neg abs sign exp log log1p expm1 sqrt rsqrt square pow reciprocal sin cos
+    erf maximum minimum clamp clamp_min clamp_max floor ceil round eq ne lt le gt ge logical_and
+    logical_or logical_not where masked_fill lerp
+
+    sum mean var std amax amin argmax argmin prod linalg_vector_norm norm cumsum
+
+    view reshape _unsafe_view flatten unflatten permute transpose t squeeze unsqueeze expand
+    expand_as repeat cat stack split split_with_sizes chunk unbind narrow select slice slice_scatter
+    select_scatter index index_select gather roll flip pad constant_pad_nd movedim meshgrid unfold
+    im2col alias clone contiguous detach lift_fresh_copy
+
+    full full_like zeros zeros_like ones ones_like new_zeros new_ones new_full arange fill
+    scalar_tensor sym_size to _to_copy type_as
+"""
+ATEN = frozenset(_ATEN.split())
 """By name in torch.ops.aten; of an operation's overloads those that change nothing in place."""
 
 NUMBERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
