@@ -28,6 +28,7 @@ def model_card(name: str, about: dict[str, Any]) -> str:
         "",
         *_held_out(recipe, about),
         *_verified(recipe, about),
+        *_beside(about),
         *_measured(about),
     ]
     return "\n".join(lines) + "\n"
@@ -189,6 +190,24 @@ def _at(recipe: Recipe) -> str:
     if recipe.joint is not None:
         return f" at {recipe.joint.adversarial.threat.epsilon:g}"
     return "" if recipe.adversaries is None else f" at {recipe.adversaries.threat.epsilon:g}"
+
+
+def _beside(about: dict[str, Any]) -> list[str]:
+    """The whole beside its classifier alone, each attacked for itself."""
+    if "beside" not in about:
+        return []
+    beside = about["beside"]
+    return [
+        "",
+        "## Beside the same classifier without the denoiser",
+        "",
+        f"{beside['images']:,} images of {beside['dataset']}, epsilon {beside['epsilon']:g}; each "
+        f"is attacked for itself by {', '.join(beside['attacks'])}.",
+        "",
+        "| | classifier alone | behind the denoiser |",
+        "|---|---|---|",
+        *(f"| {key} | {one:.4f} | {other:.4f} |" for key, (one, other) in beside["rows"].items()),
+    ]
 
 
 def _measured(about: dict[str, Any]) -> list[str]:

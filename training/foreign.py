@@ -173,9 +173,9 @@ def _compare(factory: str, module: nn.Module, network: nn.Module, images: Tensor
     for model in (module, network):
         leaf = images.clone().requires_grad_(True)
         logits = model(leaf)
-        (gradient,) = torch.autograd.grad(logits.square().sum(), leaf, allow_unused=True)
-        if gradient is None:
+        if not logits.requires_grad:
             raise ForeignInvalid(f"{factory} cannot be differentiated, so nothing can be learnt")
+        (gradient,) = torch.autograd.grad(logits.square().sum(), leaf)
         answers.append((logits.detach(), gradient))
     (logits, gradient), (again, gradient_again) = answers
     if _distance(again, logits) > TOLERANCE or _distance(gradient_again, gradient) > TOLERANCE:

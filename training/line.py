@@ -18,6 +18,7 @@ from training.data import Splits, load_splits
 from training.denoiser import feature_loss, train_denoiser
 from training.evaluate import accuracy
 from training.export import export_bundle
+from training.foreign import digest_of
 from training.ibp import train_by_bounds
 from training.joint import train_jointly
 from training.loop import Outcome
@@ -62,6 +63,8 @@ def run_recipe(
         console=console,
         cut=cut and not learns,
     )
+    if learns and recipe.classifier.taken:
+        _claim_classifier(folder, classifier.module, goes_on=resume or cut)
     if recipe.ibp is not None:
         denoiser, module, outcome = train_by_bounds(
             recipe,
@@ -169,6 +172,17 @@ def _claim(folder: Path, recipe: Recipe, *, goes_on: bool) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     note.write_text(recipe.model_dump_json())
+
+
+def _claim_classifier(folder: Path, classifier: nn.Module, *, goes_on: bool) -> None:
+    """As `_claim`, for the weights of a classifier that is taken: the recipe does not hold them."""
+    note, digest = folder / "classifier.sha256", digest_of(classifier.state_dict())
+    if goes_on and note.is_file() and note.read_text() != digest:
+        raise RecipeError(
+            f"{folder} holds the run for a classifier with other weights; train without --resume, "
+            "or under another name (--set name=...)"
+        )
+    note.write_text(digest)
 
 
 def _difference(note: Path, recipe: Recipe) -> str:

@@ -1,0 +1,147 @@
+"""A model beside its own classifier without the denoiser: what the denoiser adds, white-box.
+
+    python -m benchmarks.beside models/mnist-robust-online
+
+Both are attacked for themselves, on the same images, by the same attacks, through everything; the
+worst case per image counts. The model's card then shows both. An attack runs on what the ones
+before it left, so its row is what is left after it.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.places import default_data_dir
+from fend.attacks import APGD, FGSM, PGD, Gradient, Objective, Square
+from fend.audit import AuditSpec, Report, build_report, open_audit, plan, run_shard, source_of
+from fend.audit.report import Share
+from fend.bundle import annotate, load_bundle, read_manifest, save_bundle
+from fend.threat import Knowledge, ThreatModel
+from training.card import model_card
+
+ATTACKS = (
+    FGSM(),
+    PGD(steps=100, random_start=False),
+    APGD(steps=100),
+    PGD(steps=100, objective=Objective(loss="feature_distance")),
+    PGD(steps=100, gradient=Gradient(denoiser="identity")),
+    APGD(steps=50, targets=9, objective=Objective(loss="dlr")),
+    Square(queries=2_000),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
+    parser.add_argument("--samples", type=int, default=500)
+    parser.add_argument("--epsilon", type=float, default=0.2)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    alone, defended = audit_both(options.bundle, options.samples, options.epsilon, options.data_dir)
+    tell_the_card(options.bundle, alone, defended)
+    print(table(alone, defended))
+
+
+def audit_both(
+    bundle_dir: Path, samples: int, epsilon: float, data_dir: Path
+) -> tuple[Report, Report]:
+    """The reports of the classifier alone and of the whole."""
+    name = read_manifest(bundle_dir).name
+    spec = AuditSpec(
+        model=name,
+        samples=samples,
+        threat=ThreatModel(norm="linf", epsilon=epsilon),
+        knowledge=(Knowledge.WHITE_BOX,),
+        attacks=ATTACKS,
+        cascade=True,
+        sanity_samples=100,
+        examples=0,
+        shard_size=50,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        bare_dir = without_denoiser(bundle_dir, Path(folder) / name)
+        return _report(spec, bare_dir, data_dir), _report(spec, bundle_dir, data_dir)
+
+
+def without_denoiser(bundle_dir: Path, place: Path) -> Path:
+    """The bundle with the identity in the denoiser's place, written to `place`."""
+    bundle = load_bundle(bundle_dir)
+    content = bundle.manifest.content
+    classifier = content.classifier
+    save_bundle(
+        place,
+        name=bundle.manifest.name,
+        input_spec=content.input,
+        labels=bundle.labels,
+        denoiser=("identity", {}, nn.Identity()),
+        classifier=(classifier.architecture, classifier.config, bundle.defence.classifier),
+        suspicion=content.suspicion,
+        about={},
+        card="",
+    )
+    return place
+
+
+def table(alone: Report, defended: Report) -> str:
+    """Markdown: a row an attack."""
+    title = f"white-box, epsilon {alone.threat.epsilon:g}, {alone.identity.n} images, %"
+    rows = [
+        [title, "classifier alone", "behind its denoiser"],
+        ["---"] * 3,
+        ["clean", _cell(alone.clean.defended), _cell(defended.clean.defended)],
+    ]
+    for one, other in zip(alone.lines, defended.lines, strict=True):
+        rows.append([one.title, _cell(one.defended), _cell(other.defended)])
+    worst = (alone.worst_case, defended.worst_case)
+    rows.append(["**worst case per image**", *(f"**{_cell(share)}**" for share in worst)])
+    gain = 100 * (worst[1].accuracy - worst[0].accuracy)
+    least = 100 * (worst[1].low - worst[0].high)
+    return "\n".join(
+        [
+            *("| " + " | ".join(row) + " |" for row in rows),
+            "",
+            f"The denoiser adds {gain:.1f} points (from one interval to the other: {least:.1f}).",
+            "",
+            f"Alone: {alone.verdict}",
+            f"Behind the denoiser: {defended.verdict}",
+        ]
+    )
+
+
+def tell_the_card(bundle_dir: Path, alone: Report, defended: Report) -> None:
+    """Say it in the bundle's manifest and card."""
+    about: dict[str, Any] = dict(read_manifest(bundle_dir).about)
+    about["beside"] = {
+        "dataset": defended.identity.dataset,
+        "images": defended.identity.n,
+        "epsilon": defended.threat.epsilon,
+        "attacks": [line.title for line in defended.lines],
+        "rows": {
+            "clean": [alone.clean.defended.accuracy, defended.clean.defended.accuracy],
+            "white-box worst case per image": [
+                alone.worst_case.accuracy,
+                defended.worst_case.accuracy,
+            ],
+        },
+    }
+    annotate(bundle_dir, about, model_card(read_manifest(bundle_dir).name, about))
+
+
+def _report(spec: AuditSpec, bundle_dir: Path, data_dir: Path) -> Report:
+    opened = open_audit(spec, bundle_dir, data_dir, torch.device("cpu"))
+    shards = plan(spec, opened.image_set)
+    rows = [row for shard in shards for row in run_shard(opened, shard)]
+    return build_report(spec, source_of(opened), rows)
+
+
+def _cell(share: Share) -> str:
+    return f"{100 * share.accuracy:.1f} ({100 * share.low:.1f}-{100 * share.high:.1f})"
+
+
+if __name__ == "__main__":
+    main()

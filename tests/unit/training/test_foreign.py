@@ -1,0 +1,210 @@
+"""Classifiers of the user's: any architecture, taken as it is, and served without its code."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fend.bundle import load_bundle, read_manifest
+from fend.images import InputSpec
+from training.foreign import ForeignInvalid, digest_of, take
+from training.line import run_recipe
+from training.recipe import RecipeError
+from training.recipe_files import load_recipe
+from training.smoke import smoke
+from training.surrogate import surrogate_recipe
+
+FEND = Path(sys.executable).parent / "fend"
+DIGITS = InputSpec(channels=1, height_px=28, width_px=28)
+CODE = """
+import torch
+from torch import nn
+
+class Scaled(nn.Module):
+    def forward(self, images):
+        return (images - torch.tensor([0.13]).view(1, 1, 1)) / 0.31
+
+def good():
+    return nn.Sequential(
+        Scaled(), nn.Conv2d(1, 6, 3, stride=2), nn.BatchNorm2d(6), nn.SiLU(inplace=True),
+        nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(0.5), nn.Linear(96, 10),
+    )
+
+class Chance(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = good()
+    def forward(self, images):
+        return self.inner(images + torch.rand_like(images))
+
+class Batch(Chance):
+    def forward(self, images):
+        return self.inner(images - images.mean())
+
+class Branching(Chance):
+    def forward(self, images):
+        return self.inner(images) if images.mean() > 0.1 else -self.inner(images)
+
+class Rounding(Chance):
+    def forward(self, images):
+        return self.inner(images.detach())
+
+def three_classes():
+    return nn.Sequential(good(), nn.Linear(10, 3))
+
+def colour():
+    return nn.Conv2d(3, 10, 28)
+
+def nothing():
+    return None
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch) -> Path:
+    """The user's folder, with `mine.py` in it."""
+    (tmp_path / "mine.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    return tmp_path
+
+
+def _weights(folder: Path) -> Path:
+    import mine  # type: ignore[import-not-found]
+
+    torch.manual_seed(3)
+    module = mine.good()
+    for name, buffer in module.named_buffers():
+        if "running" in name:
+            buffer.uniform_(0.5, 1.5)
+    path = folder / "mine.safetensors"
+    save_file(module.state_dict(), path, metadata={"format": "pt"})
+    return path
+
+
+def test_one_command_protects_a_classifier_and_the_service_needs_no_code_of_it(mine) -> None:
+    weights = _weights(mine)
+    done = subprocess.run(
+        [
+            FEND, "train", "mnist-online", "--smoke", "--threads", "1",
+            "--classifier", "mine:good", "--classifier-weights", weights.name,
+            "--set", "data.limit=100", "--models-dir", "models", "--runs-dir", "runs",
+        ],
+        cwd=mine, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    bundle = mine / "models" / "mnist-online-good-smoke"
+    (mine / "mine.py").unlink()
+    served = load_bundle(bundle)
+    assert served.defence(torch.rand(3, 1, 28, 28)).shape == (3, 10)
+    before, after = load_file(weights), load_file(bundle / "classifier.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    card = (bundle / "README.md").read_text()
+    assert card.splitlines()[2].endswith("`fend audit` does.")
+    assert digest_of(before) in card, "the card gives the digest"
+    assert "foreign" in card
+    assert read_manifest(bundle).about["foreign_classifier"]["weights"] == weights.name
+
+
+def test_the_graph_is_the_module_for_batches_of_any_size(mine) -> None:
+    weights = _weights(mine)
+    network, config, origin = take("mine:good", weights, DIGITS, 10)
+    import mine as code
+
+    module = code.good().eval()
+    module.load_state_dict(load_file(weights))
+    for count in (1, 2, 7):
+        images = torch.rand(count, 1, 28, 28)
+        assert torch.allclose(network(images), module(images), atol=1e-5)
+    assert set(origin.names) == set(module.state_dict())
+    assert not any("dropout" in step["op"] for step in config["steps"])
+    origin.check(network)
+    next(network.parameters()).data[0] += 1e-6
+    with pytest.raises(ForeignInvalid, match="changed"):
+        origin.check(network)
+
+
+@pytest.mark.parametrize(
+    ("factory", "told"),
+    [
+        ("mine", "package.module:function"),
+        ("nowhere:good", "nowhere"),
+        ("mine:bad", "bad"),
+        ("mine:nothing", "NoneType"),
+        ("mine:Chance", "chance"),
+        ("mine:Batch", "batch"),
+        ("mine:Branching", "torch.export"),
+        ("mine:Rounding", "differentiated"),
+        ("mine:three_classes", "10"),
+        ("mine:colour", "1x28x28"),
+    ],
+)
+def test_what_cannot_be_protected_is_told(mine, factory, told) -> None:
+    del mine
+    with pytest.raises(ForeignInvalid, match=told):
+        take(factory, None, DIGITS, 10)
+
+
+def test_weights_that_are_not_its_own_are_told(mine) -> None:
+    other, pickled = mine / "other.safetensors", mine / "pickled.pt"
+    save_file({"0.weight": torch.ones(2)}, other)
+    torch.save(nn.Linear(2, 2).state_dict(), pickled)
+    with pytest.raises(ForeignInvalid, match="does not fit"):
+        take("mine:good", other, DIGITS, 10)
+    with pytest.raises(ForeignInvalid, match="save_file"):
+        take("mine:good", pickled, DIGITS, 10)
+    with pytest.raises(ForeignInvalid, match="absent"):
+        take("mine:good", mine / "absent", DIGITS, 10)
+
+
+def _recipe(*changes: str):
+    small = smoke(load_recipe("mnist-online", changes=["classifier.factory=mine:good", *changes]))
+    data = small.data.model_copy(update={"limit": 60, "held_out": 20})
+    return small.model_copy(update={"data": data})
+
+
+def test_a_run_is_not_resumed_with_other_weights(mine) -> None:
+    weights = _weights(mine)
+
+    def run(resume: bool) -> None:
+        run_recipe(
+            _recipe(f"classifier.weights={weights}"),
+            data_dir=None,
+            bundle_dir=mine / "bundle",
+            runs_dir=mine / "runs",
+            resume=resume,
+            device=torch.device("cpu"),
+            console=Console(quiet=True),
+        )
+
+    run(resume=False)
+    run(resume=True)
+    state = load_file(weights)
+    save_file(state | {"1.bias": state["1.bias"] + 1}, weights)
+    with pytest.raises(RecipeError, match="other weights"):
+        run(resume=True)
+    # An attacker without the weights makes a network of the recipe's own.
+    surrogate = surrogate_recipe(read_manifest(mine / "bundle"), seed=9)
+    assert surrogate.classifier.factory is None
+    assert surrogate.classifier.architecture == "paper-lenet"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "told"),
+    [
+        ("mnist", ["classifier.factory=a:b"], "as it is"),
+        ("mnist-online", ["classifier.factory=a:b", "classifier.from_bundle=c"], "both"),
+        ("mnist-online", ["classifier.weights=w"], "factory"),
+        ("mnist-madry", ["classifier.factory=a:b"], "adversarial"),
+    ],
+)
+def test_recipes_that_would_change_it_are_refused(recipe, changes, told) -> None:
+    with pytest.raises(RecipeError, match=told):
+        load_recipe(recipe, changes=changes)
