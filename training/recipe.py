@@ -202,7 +202,8 @@ class LossSection(_Section):
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> "LossSection":
-        if self.pixel_weight == 0 and (self.network is None or self.feature_weight == 0):
+        features = self.network is not None and self.feature_weight
+        if not (self.pixel_weight or features or self.task_weight):
             raise ValueError("all weights are zero: nothing would be learnt")
         return self
 
