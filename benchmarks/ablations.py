@@ -53,7 +53,7 @@ class Cell:
 CELLS = (
     Cell("online", "the base: online, all terms, SqueezeNet, width 8"),
     Cell(
-        "static", "static adversarial images alone, each variant once an epoch: three times the steps",
+        "static", "static images alone, each variant once an epoch (so three times the steps)",
         recipe="mnist-static", changes=("loss.task_weight=1.0",),
     ),
     Cell("no-task", "without the task term", changes=("loss.task_weight=0.0",)),
