@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(".fend/witnesses"))
     parser.add_argument("--samples", type=int, default=200, help="Of the images that hold.")
     parser.add_argument("--chunk", type=int, default=50)
-    parser.add_argument("--steps", type=int, default=100, help="PGD's.")
+    parser.add_argument("--steps", type=int, default=100, help="All but ART AutoAttack's.")
     parser.add_argument("--queries", type=int, default=5_000, help="Square's.")
     parser.add_argument("--only", nargs="+", help="Witnesses by name.")
     options = parser.parse_args()
@@ -68,7 +68,10 @@ def main() -> None:
     for name, run in _witnesses(options.queries).items():
         if options.only and name not in options.only:
             continue
-        budget = f"steps{options.steps}" if "PGD" in name else f"queries{options.queries}"
+        budget = {
+            "torchattacks AutoAttack": f"steps{options.steps}.queries{options.queries}",
+            "ART AutoAttack": f"queries{options.queries}",
+        }.get(name, f"steps{options.steps}")
         broken[name] = []
         for start in range(0, len(chosen), options.chunk):
             part = chosen[start : start + options.chunk]
@@ -89,7 +92,9 @@ def _witnesses(queries: int) -> dict[str, Callable[[Problem], Tensor]]:
     return {
         "torchattacks PGD": torchattacks_pgd,
         "ART PGD": art_pgd,
-        "torchattacks AutoAttack": lambda problem: torchattacks_standard(problem, queries),
+        "torchattacks AutoAttack": lambda problem: torchattacks_standard(
+            problem, queries, problem.steps
+        ),
         "ART AutoAttack": lambda problem: art_standard(problem, queries),
     }
 
