@@ -103,6 +103,15 @@ def test_an_error_names_the_key(tmp_path, name, old, new, said) -> None:
         load_recipe(_edited(tmp_path, name, old, new))
 
 
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_can_be_read_at_every_budget(name) -> None:
+    assert load_recipe(name).name == name
+    try:
+        assert load_recipe(name, profile="cpu").profile == "cpu"
+    except RecipeError as error:
+        assert "has no profile 'cpu'" in str(error)
+
+
 def test_an_unknown_recipe_or_profile_lists_those_there_are() -> None:
     with pytest.raises(RecipeError, match="mnist-paper"):
         load_recipe("no-such-recipe")
