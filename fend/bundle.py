@@ -33,6 +33,8 @@ from fend.pipeline import Defence, frozen
 
 MANIFEST = "manifest.json"
 CARD = "README.md"
+VERSIONS = "versions"
+"""Folder of further versions of the model, inside that of the first; see fend.model_folders."""
 
 
 class BundleError(FendError):
@@ -142,7 +144,8 @@ def save_bundle(
     card: str,
     smoothing: Smoothing | None = None,
 ) -> Manifest:
-    """Write a bundle to `folder`, which appears whole or not at all and replaces an older one.
+    """Write a bundle to `folder`, which appears whole or not at all and replaces an older one;
+    further versions of the model, below it, stay.
 
     `denoiser` and `classifier` are (architecture, configuration, trained module).
     """
@@ -163,6 +166,8 @@ def save_bundle(
         (staging / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
         (staging / CARD).write_text(card)
         staging.chmod(0o755)
+        if (folder / VERSIONS).is_dir():
+            os.replace(folder / VERSIONS, staging / VERSIONS)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(staging, folder)
@@ -199,22 +204,6 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path}: the content does not match the version; it was edited after it was saved"
         )
     return manifest
-
-
-def find_bundle(model: str, models_dir: Path) -> tuple[Path, Manifest]:
-    """The bundle that `model` names: its folder, or its name in `models_dir`.
-
-    Raises:
-        BundleMissing, BundleCorrupt.
-    """
-    for folder in (Path(model), models_dir / model):
-        if (folder / MANIFEST).is_file():
-            return folder, read_manifest(folder)
-    there = sorted(path.parent.name for path in models_dir.glob(f"*/{MANIFEST}"))
-    raise BundleMissing(
-        f"{model!r} is neither the folder of a bundle nor one of those in {models_dir}: "
-        f"{', '.join(there) or '(none)'}"
-    )
 
 
 def load_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:

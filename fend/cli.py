@@ -60,7 +60,7 @@ def build_app(chosen: str | None) -> typer.Typer:
 def _own_commands() -> list[Command]:
     return [
         Command("audit", "Attack a model and report how often its answers survive.", _audit),
-        Command("bundle", "Inspect and verify models on disk.", _bundle),
+        Command("bundle", "Inspect, verify and add models on disk.", _bundle),
         Command("classify", "Clean and classify pictures.", _classify),
         Command("data", "List and fetch data sets.", _data),
     ]

@@ -82,6 +82,10 @@ class AsyncClient:
         """Every model, serving or refused."""
         return await self._send(calls.models())
 
+    async def activate(self, model: str, version: str) -> None:
+        """Let the service serve this version of a model; `key` must be the admin token."""
+        await self._send(calls.activate(model, version))
+
     @property
     def audits(self) -> "AsyncAudits":
         """Start, follow and read audits; `key` must be the admin token."""

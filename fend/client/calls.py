@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 from opentelemetry.propagate import inject
@@ -84,6 +84,8 @@ class Call(Generic[T]):
     read: Callable[[bytes], T]
     params: Mapping[str, str] = field(default_factory=dict)
     image: bytes | None = None
+    body: Mapping[str, Any] | None = None
+    """Sent as JSON."""
 
     def request(self) -> dict[str, Any]:
         """The arguments for httpx."""
@@ -94,6 +96,8 @@ class Call(Generic[T]):
         }  # fmt: skip
         if self.image is not None:
             sent["files"] = {"file": ("image", self.image, "application/octet-stream")}
+        if self.body is not None:
+            sent["json"] = self.body
         return sent
 
     def outcome(self, response: httpx.Response) -> T | Failure:
@@ -135,6 +139,12 @@ def models() -> Call[list[Model]]:
     """GET /v1/models."""
     listed = TypeAdapter(dict[str, list[Model]])
     return Call("GET", "/v1/models", lambda body: listed.validate_json(body)["models"])
+
+
+def activate(name: str, version: str) -> Call[None]:
+    """POST /v1/admin/models/{name}/activate."""
+    path = f"/v1/admin/models/{quote(name, safe='')}/activate"
+    return Call("POST", path, lambda _: None, body={"version": version})
 
 
 def audit(audit_id: str) -> Call[Audit]:

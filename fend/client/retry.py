@@ -1,6 +1,6 @@
 """When a call is sent again, and for how long: a busy or restarting service gets some patience.
 
-Every call of the client may be repeated, since none changes anything.
+Every call of the client may be repeated, since none changes anything twice.
 """
 
 import json
@@ -65,7 +65,7 @@ def failure_of(response: httpx.Response) -> Failure:
             ),
             retry_after_s,
         )
-    if code.startswith("bundle_"):  # until somebody mends the bundle
+    if code.startswith("bundle_") or code == "model_unloaded":  # until somebody does something
         retry_after_s = None
     return Failure(ServiceRefused(code, detail, status), retry_after_s)
 

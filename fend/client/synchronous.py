@@ -89,6 +89,10 @@ class Client:
         """Every model, serving or refused."""
         return self._send(calls.models())
 
+    def activate(self, model: str, version: str) -> None:
+        """Let the service serve this version of a model; `key` must be the admin token."""
+        self._send(calls.activate(model, version))
+
     @cached_property
     def audits(self) -> "RemoteService":
         """Start, follow and read audits; `key` must be the admin token."""

@@ -1,0 +1,136 @@
+"""Bring a bundle into a folder of models, as a further version: all of it or nothing.
+
+    copy --> check digests, load, answer the canary --> write to the disk --> one rename
+
+It is made ready in a hidden folder. Whatever kills the program leaves that folder at most, which
+the next one removes.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import ClassVar
+
+from filelock import FileLock
+
+from fend.bundle import (
+    CARD,
+    VERSIONS,
+    BundleCorrupt,
+    BundleError,
+    Manifest,
+    card_of,
+    load_bundle,
+    read_manifest,
+)
+from fend.bundle_files import MAX_BYTES, copy_bundle_files
+from fend.canary import check_canary
+from fend.errors import FendError
+from fend.model_folders import VersionUnknown, find_version
+
+_STAGING = ".adding-"
+_LOCK = ".adding.lock"
+
+
+class BundleExists(FendError):
+    """The model has this version already."""
+
+    code: ClassVar[str] = "bundle_exists"
+
+
+class ModelsDirUnusable(FendError):
+    """The folder of models cannot be written."""
+
+    code: ClassVar[str] = "models_dir_unusable"
+
+
+def add_bundle(source: Path, models_dir: Path, max_bytes: int = MAX_BYTES) -> tuple[Path, Manifest]:
+    """Put the bundle in `source` at `models_dir`/NAME/versions/DIGEST; returns that and its
+    manifest. `source` is a folder or an archive, see `copy_bundle_files`.
+
+    Waits while another process adds to the same folder.
+
+    Raises:
+        BundleMissing, BundleCorrupt, BundleIncompatible: it is not whole, or does not work.
+        BundleExists.
+        BundleTooLarge, ArchiveInvalid.
+        ModelsDirUnusable.
+    """
+    try:
+        models_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(models_dir / _LOCK):
+            # Nobody else is adding now: whoever made these was killed.
+            for left in models_dir.glob(f"{_STAGING}*"):
+                shutil.rmtree(left)
+            staging = Path(tempfile.mkdtemp(dir=models_dir, prefix=_STAGING))
+            try:
+                return _add(source, models_dir, staging, max_bytes)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        raise ModelsDirUnusable(
+            f"{source} cannot be added to {models_dir}: {error}; nothing was changed"
+        ) from error
+
+
+def _add(source: Path, models_dir: Path, staging: Path, max_bytes: int) -> tuple[Path, Manifest]:
+    # The path that a new model gets, so that one rename is all that is left to do.
+    model = staging / "model"
+    copied = model / VERSIONS / "new"
+    copied.mkdir(parents=True)
+    copy_bundle_files(source, copied, max_bytes)
+    try:
+        manifest = read_manifest(copied)
+        _refuse_known(models_dir / manifest.name, manifest)
+        check_canary(load_bundle(copied))
+        card_of(copied)
+    except UnicodeDecodeError as error:
+        raise BundleCorrupt(f"the card {CARD} in {source} is not UTF-8: {error}") from error
+    except BundleError as error:  # it names files of the copy
+        raise type(error)(str(error).replace(str(copied), str(source))) from error
+    parts = (manifest.content.denoiser, manifest.content.classifier)
+    for path in copied.glob("*.safetensors"):
+        if path.name not in [part.file for part in parts]:
+            path.unlink()
+    ready = copied.rename(copied.with_name(manifest.version.removeprefix("sha256:")))
+    _to_disk(staging)
+    target = models_dir / manifest.name
+    if target.is_dir():
+        (target / VERSIONS).mkdir(exist_ok=True)
+        ready.rename(target / VERSIONS / ready.name)
+        _sync(target / VERSIONS)
+        _sync(target)
+    else:
+        model.rename(target)
+        _sync(models_dir)
+    return target / VERSIONS / ready.name, manifest
+
+
+def _refuse_known(model_dir: Path, manifest: Manifest) -> None:
+    try:
+        folder = find_version(model_dir, manifest.version)
+    except VersionUnknown:
+        return
+    raise BundleExists(
+        f"{manifest.name} has the version {manifest.version} already, in {folder}; "
+        "nothing was changed"
+    )
+
+
+def _to_disk(folder: Path) -> None:
+    """Make everything below `folder` readable to all and safe from a loss of power."""
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    if sys.platform == "win32" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,180 @@
+"""The files of one bundle, out of a folder or an archive that nobody has looked into.
+
+Nothing is unpacked to a path that the archive names: the names of a bundle's files are known, and
+only those are written, as plain files, into one folder.
+"""
+
+import gzip
+import re
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, ClassVar, TypeVar
+
+from fend.bundle import CARD, MANIFEST, BundleMissing
+from fend.errors import FendError
+
+MAX_BYTES = 2**30
+MAX_ENTRIES = 1000
+_WANTED = re.compile(rf"{re.escape(MANIFEST)}|{re.escape(CARD)}|[a-z0-9_-]{{1,100}}\.safetensors")
+_BLOCK_BYTES = 2**20
+_GZIP = b"\x1f\x8b"
+_DAMAGE = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError,
+    NotImplementedError, OSError,
+)  # fmt: skip
+"""What reading a damaged, encrypted or unknown archive raises."""
+
+T = TypeVar("T")
+
+
+class ArchiveInvalid(FendError):
+    """The archive is damaged, or holds something else than one bundle."""
+
+    code: ClassVar[str] = "archive_invalid"
+
+
+class BundleTooLarge(FendError):
+    """The bundle is larger than it may be."""
+
+    code: ClassVar[str] = "bundle_too_large"
+
+
+def copy_bundle_files(source: Path, folder: Path, max_bytes: int = MAX_BYTES) -> None:
+    """Write the manifest, card and weights in `source` to `folder`, which exists and is empty.
+
+    `source` is the folder of a bundle, or a .zip, .tar or .tar.gz of one, with its files
+    at the top or in one folder. What lies deeper, or has another name, is left out.
+
+    Raises:
+        BundleMissing: there is no manifest.
+        BundleTooLarge: it unpacks to more than `max_bytes`, or has more than MAX_ENTRIES entries.
+        ArchiveInvalid: not one whole, plain bundle.
+        OSError: `folder` cannot be written.
+    """
+    copy = _Copy(source, folder, max_bytes)
+    if source.is_dir():
+        for path in source.iterdir():
+            if path.is_file() and _WANTED.fullmatch(path.name):
+                with path.open("rb") as file:
+                    copy.take(path.name, file)
+    elif not source.is_file():
+        raise BundleMissing(f"there is no folder and no archive {source}")
+    elif zipfile.is_zipfile(source):
+        _copy_zip(source, copy)
+    else:
+        _copy_tar(source, copy)
+    if not (folder / MANIFEST).is_file():
+        raise BundleMissing(f"no bundle in {source}: there is no {MANIFEST}")
+
+
+class _Copy:
+    """Writes what is wanted, and counts."""
+
+    def __init__(self, source: Path, folder: Path, max_bytes: int) -> None:
+        self._source = source
+        self._folder = folder
+        self.max_bytes = max_bytes
+        self._left_bytes = max_bytes
+        self._entries = 0
+        self._parents: set[str] = set()
+
+    def count(self) -> None:
+        """One more entry, wanted or not."""
+        self._entries += 1
+        if self._entries > MAX_ENTRIES:
+            raise BundleTooLarge(
+                f"{self._source} has more than {MAX_ENTRIES} entries; pack one bundle alone"
+            )
+
+    def wanted(self, path: str) -> str | None:
+        """The name of the bundle's file that an entry is; None for what is left out."""
+        parts = [part for part in path.split("/") if part != "."]
+        if path.startswith("/") or "\\" in path or ".." in parts:
+            raise ArchiveInvalid(f"{self._source} holds {path[:200]!r}, no path inside it")
+        if len(parts) > 2 or not _WANTED.fullmatch(parts[-1] if parts else ""):
+            return None
+        self._parents.add("/".join(parts[:-1]))
+        if len(self._parents) > 1:
+            raise ArchiveInvalid(f"{self._source} holds several bundles; pack one alone")
+        return parts[-1]
+
+    def take(self, name: str, file: IO[bytes]) -> None:
+        """Write one file, however long it claims to be."""
+        target = self._folder / name
+        if target.exists():
+            raise ArchiveInvalid(f"{self._source} holds {name!r} twice")
+        with target.open("xb") as copy:
+            while block := _reading(self._source, lambda: file.read(_BLOCK_BYTES)):
+                self._left_bytes -= len(block)
+                if self._left_bytes < 0:
+                    raise self.too_large()
+                copy.write(block)
+
+    def too_large(self) -> BundleTooLarge:
+        """The error for what is over the limit."""
+        return BundleTooLarge(
+            f"{self._source} holds more than {self.max_bytes} bytes; --max-bytes allows more"
+        )
+
+
+def _copy_zip(source: Path, copy: _Copy) -> None:
+    with _reading(source, lambda: zipfile.ZipFile(source)) as archive:
+        for info in archive.infolist():
+            copy.count()
+            name = None if info.is_dir() else copy.wanted(info.filename)
+            if name is None:
+                continue
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG):
+                raise ArchiveInvalid(f"{source} holds {name!r} as a link or no plain file")
+            with _reading(source, partial(archive.open, info)) as file:
+                copy.take(name, file)
+
+
+def _copy_tar(source: Path, copy: _Copy) -> None:
+    with source.open("rb") as file:
+        packed = file.read(len(_GZIP)) == _GZIP
+        file.seek(0)
+        limited: Any = _Limited(gzip.GzipFile(fileobj=file) if packed else file, copy)
+        # "r|" reads from front to back, so that what is skipped and what is read both count.
+        archive = _reading(source, partial(tarfile.open, fileobj=limited, mode="r|"))
+        while (info := _reading(source, archive.next)) is not None:
+            copy.count()
+            name = None if info.isdir() else copy.wanted(info.name)
+            if name is None:
+                continue
+            contents = archive.extractfile(info) if info.isreg() else None
+            if contents is None:
+                raise ArchiveInvalid(f"{source} holds {name!r} as a link or no plain file")
+            copy.take(name, contents)
+
+
+class _Limited:
+    """What a tar unpacks to, up to a limit: its headers alone could fill the memory."""
+
+    def __init__(self, stream: Any, copy: _Copy) -> None:
+        self._stream = stream
+        self._copy = copy
+        self._left_bytes = copy.max_bytes + MAX_ENTRIES * 2 * tarfile.BLOCKSIZE
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        block: bytes = self._stream.read(size)
+        self._left_bytes -= len(block)
+        if self._left_bytes < 0:
+            raise self._copy.too_large()
+        return block
+
+
+def _reading(source: Path, step: Callable[[], T]) -> T:
+    try:
+        return step()
+    except _DAMAGE as error:
+        raise ArchiveInvalid(
+            f"{source} is no readable .zip, .tar or .tar.gz: {error}; copy or pack it again"
+        ) from error
