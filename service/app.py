@@ -33,11 +33,14 @@ from service.api.security import read_access, require_admin, require_inference
 from service.api.v2 import infer, metadata, repository
 from service.api.v2.protocol import InferRequest, error_docs
 from service.runtime.certifier import Certifier
+from service.runtime.choices import Choices
 from service.runtime.jobs import AuditJobs
 from service.runtime.lifecycle import Lifecycle
 from service.runtime.metrics import Metrics
 from service.runtime.repository import Repository
 from service.runtime.served_check import OwnService
+from service.runtime.serving_model import ModelLoader
+from service.runtime.swaps import Swaps
 from service.runtime.traces import open_traces
 from service.settings import Settings, traces_wanted
 
@@ -71,7 +74,10 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
     app.state.access = access
     app.state.failed_logins = FailedLogins()
     app.state.lifecycle = Lifecycle()
-    app.state.repository = Repository(settings, metrics)
+    loader, choices = ModelLoader(settings, metrics), Choices(settings.state_dir)
+    app.state.loader = loader
+    app.state.repository = Repository(settings, loader, choices, metrics)
+    app.state.swaps = Swaps(settings, app.state.repository, loader, choices, metrics)
     own = None if base_url is None else OwnService(base_url, access.own_key)
     app.state.audits = AuditJobs(settings, app.state.repository, metrics, own)
 
@@ -79,11 +85,14 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
         app.include_router(public)
     key = [Depends(require_inference)]
     for asked in (classify, classify_batch, denoise, models):
-        app.include_router(asked.router, dependencies=key, responses=problem_docs(401, 408))
+        app.include_router(asked.router, dependencies=key, responses=problem_docs(401, 408, 429))
     for spoken in (infer, metadata, repository):
-        app.include_router(spoken.router, dependencies=key, responses=error_docs(401, 408))
-    for guarded in (admin_models, audits, audit_events, datasets):
-        app.include_router(guarded.router, dependencies=[Depends(require_admin)])
+        app.include_router(spoken.router, dependencies=key, responses=error_docs(401, 408, 429))
+    for guarded in (
+        admin_models.router, audits.router, audit_events.router, datasets.router,
+        repository.changes,
+    ):  # fmt: skip
+        app.include_router(guarded, dependencies=[Depends(require_admin)])
     add_problem_handlers(app)
     if not traces.wanted:  # FastAPI makes the span of a request
         app.add_middleware(ClassifyLane)

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from fend.errors import FendError
+from service.model_limits import ModelLimits
 from service.settings import Settings, read_settings
 
 STARTUP_FAILURE = 3
@@ -29,7 +30,8 @@ def serve(**flags: Any) -> None:
 
 def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     """The flag of a setting: no default of its own, so that it cannot hide the environment's."""
-    kind: Any = str if field.annotation == SecretStr | None else field.annotation
+    texts = (SecretStr | None, dict[str, ModelLimits])
+    kind: Any = str if field.annotation in texts else field.annotation
     default = "none" if field.default is None else field.default
     option = typer.Option(
         "--" + name.replace("_", "-"),

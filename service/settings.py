@@ -3,15 +3,17 @@
 The only place that reads the environment.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from fend.errors import FendError
+from service.model_limits import Limits, ModelLimits
 
 Priority = Literal["low", "normal"]
 
@@ -109,6 +111,10 @@ class Settings(BaseSettings):
     max_batch: int = Field(default=64, ge=1)
     """Most images that go through a model at once."""
 
+    model_limits: Annotated[dict[str, ModelLimits], NoDecode] = {}
+    """JSON with other values of queue_size, max_batch and request_timeout_s for some models, such
+    as {"mnist-paper": {"queue_size": 64}}."""
+
     max_request_images: int = Field(default=64, ge=1)
     """Most images in one request to /v1/classify/batch; never more than queue_size."""
 
@@ -136,6 +142,24 @@ class Settings(BaseSettings):
 
     log_format: Literal["console", "json"] = "console"
     """How log lines look."""
+
+    @field_validator("model_limits", mode="before")
+    @classmethod
+    def _from_json(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"is no JSON: {error}") from error
+
+    def limits_of(self, model: str) -> Limits:
+        """What holds for this model."""
+        own = self.model_limits.get(model, ModelLimits()).model_dump(exclude_none=True)
+        return Limits(
+            **{"queue_size": self.queue_size, "max_batch": self.max_batch,
+               "request_timeout_s": self.request_timeout_s} | own
+        )  # fmt: skip
 
 
 def read_settings(flags: Mapping[str, Any]) -> Settings:

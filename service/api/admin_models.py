@@ -1,6 +1,7 @@
 """/v1/admin/models: the versions on disk, and which one serves."""
 
 import asyncio
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Request
@@ -8,11 +9,14 @@ from pydantic import BaseModel, Field
 
 from fend.bundle import read_manifest
 from fend.errors import FendError
+from fend.model_folders import version_folders
 from service.api.problems import problem_docs
-from service.runtime.repository import RefusedModel, Repository
-from service.runtime.versions import version_folders
+from service.runtime.repository import Repository
+from service.runtime.serving_model import RefusedModel
 
-router = APIRouter(prefix="/v1/admin/models", tags=["models"], responses=problem_docs(401, 408))
+router = APIRouter(
+    prefix="/v1/admin/models", tags=["models"], responses=problem_docs(400, 401, 408, 413, 422, 429)
+)
 
 
 class VersionOnDisk(BaseModel):
@@ -24,6 +28,14 @@ class VersionOnDisk(BaseModel):
     refused: str | None = Field(description="The code for which its manifest was refused.")
 
 
+class ModelLimits(BaseModel):
+    """How much the model takes on at a time: FEND_MODEL_LIMITS, or what holds for all."""
+
+    queue_size: int = Field(description="Images that may be in the works; more are a 429.")
+    max_batch: int = Field(description="Images that go through the model at once.")
+    request_timeout_s: float = Field(description="Seconds for one answer; later it is a 504.")
+
+
 class ModelVersions(BaseModel):
     """A model and all its versions; only manifests are read, weights are checked on activation."""
 
@@ -33,6 +45,7 @@ class ModelVersions(BaseModel):
     missing: str | None = Field(
         description="The version that was chosen and was not on disk at the start."
     )
+    limits: ModelLimits
     versions: list[VersionOnDisk]
 
 
@@ -42,32 +55,33 @@ class Activation(BaseModel):
     version: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
-@router.get("", responses=problem_docs(422))
+@router.get("")
 async def list_versions(request: Request) -> list[ModelVersions]:
     """Every model with its versions on disk, and the one that serves."""
     repository: Repository = request.app.state.repository
+    await repository.look_for_new()
     names = sorted(repository.serving() | repository.refused())
     return [await asyncio.to_thread(_versions, request, name) for name in names]
 
 
-@router.post("/{name}/activate", responses=problem_docs(404, 409, 413, 422, 503))
+@router.post("/{name}/activate", responses=problem_docs(404, 409, 503))
 async def activate(request: Request, name: str, wanted: Activation) -> ModelVersions:
     """Verify, load and warm a version, then swap; answers when the old one is done."""
-    await request.app.state.repository.activate(name, wanted.version)
+    await request.app.state.swaps.activate(name, wanted.version)
     return await asyncio.to_thread(_versions, request, name)
 
 
-@router.post("/{name}/rollback", responses=problem_docs(404, 409, 422, 503))
+@router.post("/{name}/rollback", responses=problem_docs(404, 409, 503))
 async def rollback(request: Request, name: str) -> ModelVersions:
     """Activate the version that served before."""
-    await request.app.state.repository.rollback(name)
+    await request.app.state.swaps.rollback(name)
     return await asyncio.to_thread(_versions, request, name)
 
 
-@router.post("/{name}/unload", responses=problem_docs(404, 422, 503))
+@router.post("/{name}/unload", responses=problem_docs(404, 503))
 async def unload(request: Request, name: str) -> ModelVersions:
     """Serve the model no more, until a version is activated; also after a restart."""
-    await request.app.state.repository.unload(name)
+    await request.app.state.swaps.unload(name)
     return await asyncio.to_thread(_versions, request, name)
 
 
@@ -91,5 +105,12 @@ def _versions(request: Request, name: str) -> ModelVersions:
             )
         )
     reason = model.error.code if isinstance(model, RefusedModel) else None
-    missing = repository.missing.get(name)
-    return ModelVersions(name=name, active=active, reason=reason, missing=missing, versions=found)
+    limits = request.app.state.settings.limits_of(name)
+    return ModelVersions(
+        name=name,
+        active=active,
+        reason=reason,
+        missing=repository.missing.get(name),
+        limits=ModelLimits(**asdict(limits)),
+        versions=found,
+    )

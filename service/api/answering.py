@@ -25,7 +25,8 @@ from service.api.uploads import (
 from service.runtime.batcher import DeadlineExceeded
 from service.runtime.engine import Answer
 from service.runtime.metrics import Metrics
-from service.runtime.repository import Repository, ServingModel
+from service.runtime.repository import Repository
+from service.runtime.serving_model import ServingModel
 from service.runtime.traces import Traces
 from service.settings import Settings
 
@@ -73,8 +74,7 @@ class Answering:
         self._decoders = decoders
         self._metrics = metrics
         self._traces = traces
-        self._timeout_s = settings.request_timeout_s
-        self.most_images = min(settings.max_request_images, settings.queue_size)
+        self._max_request_images = settings.max_request_images
         self._limits = DecodeLimits(settings.max_body_bytes, settings.max_pixels)
 
     async def answer(self, request: Request, model_name: str | None) -> Answered:
@@ -85,8 +85,7 @@ class Answering:
             UnsupportedMediaType, FileMissing, ImageError, TensorInvalid: the picture's fault.
             Overloaded, DeadlineExceeded, ClientGone, AnswerNotFinite.
         """
-        self._repository.get(model_name)
-        timeout_s = self.timeout_s(request)
+        timeout_s = self.timeout_s(request, self._repository.get(model_name))
         upload = await read_upload(request)
         model = self._repository.get(model_name)  # a swap may have come with the body
         deadline_s = time.monotonic() + timeout_s
@@ -104,9 +103,9 @@ class Answering:
             ModelUnknown, BundleError, TimeoutInvalid: before the body is read.
             UnsupportedMediaType, FileMissing, TooManyImages, Overloaded, ClientGone.
         """
-        self._repository.get(model_name)
-        timeout_s = self.timeout_s(request)
-        uploads = await read_uploads(request, self.most_images)
+        model = self._repository.get(model_name)
+        timeout_s = self.timeout_s(request, model)
+        uploads = await read_uploads(request, self.most_images(model))
         model = self._repository.get(model_name)  # a swap may have come with the body
         deadline_s = time.monotonic() + timeout_s
 
@@ -119,15 +118,19 @@ class Answering:
         with model.batcher.admission(len(uploads), deadline_s):
             return await while_connected(request, _all(one(upload) for upload in uploads))
 
-    def timeout_s(self, request: Request) -> float:
-        """The caller's patience from X-Request-Timeout, at most the service's own.
+    def most_images(self, model: ServingModel) -> int:
+        """How many images one request may hold."""
+        return min(self._max_request_images, model.limits.queue_size)
+
+    def timeout_s(self, request: Request, model: ServingModel) -> float:
+        """The caller's patience from X-Request-Timeout, at most the model's own.
 
         Raises:
             TimeoutInvalid.
         """
         given = request.headers.get("x-request-timeout")
         if given is None:
-            return self._timeout_s
+            return model.limits.request_timeout_s
         try:
             wanted_s = float(given)
         except ValueError:
@@ -136,7 +139,7 @@ class Answering:
             raise TimeoutInvalid(
                 f"X-Request-Timeout is {given[:40]!r}; send seconds above 0, such as 2.5"
             )
-        return min(wanted_s, self._timeout_s)
+        return min(wanted_s, model.limits.request_timeout_s)
 
     async def _take(self, model: ServingModel, upload: Upload, deadline_s: float) -> Answered:
         read = partial(read_picture, upload)
@@ -159,7 +162,9 @@ class Answering:
                     if small:
                         picture = self._timed("decode", lambda: read(spec, self._limits))
                     else:
-                        picture = await self.off_loop("decode", lambda: read(spec, self._limits))
+                        picture = await self.off_loop(
+                            model, "decode", lambda: read(spec, self._limits)
+                        )
                 decoded_s = time.monotonic()
                 with self._traces.span("infer"):  # the wait in the queue included
                     served = await model.batcher.submit(picture.pixels, deadline_s)
@@ -186,10 +191,11 @@ class Answering:
         flagged = "true" if answer.suspicion > content.suspicion.threshold else "false"
         self._metrics.suspicion_score.labels(name, flagged).observe(answer.suspicion)
 
-    async def off_loop(self, stage: str, work: Callable[[], T]) -> T:
-        """Run `work` in a decode thread, and measure it as `stage`."""
+    async def off_loop(self, model: ServingModel, stage: str, work: Callable[[], T]) -> T:
+        """Run `work` for `model` in a decode thread when it is its turn; measured as `stage`."""
         timed = partial(self._timed, stage, work)
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, timed)
+        async with model.decoding:
+            return await asyncio.get_running_loop().run_in_executor(self._decoders, timed)
 
     def _timed(self, stage: str, work: Callable[[], T]) -> T:
         started_s = time.perf_counter()

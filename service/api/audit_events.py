@@ -25,7 +25,7 @@ HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 """Proxies must pass each event on at once."""
 
 router = APIRouter(
-    prefix="/v1/admin/audits", tags=["audits"], responses=problem_docs(401, 404, 422, 503)
+    prefix="/v1/admin/audits", tags=["audits"], responses=problem_docs(401, 404, 422, 429, 503)
 )
 
 

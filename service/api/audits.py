@@ -49,7 +49,9 @@ HTML_HEADERS = {
     "Content-Security-Policy": f"{CONTENT_POLICY}; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
-router = APIRouter(prefix="/v1/admin/audits", tags=["audits"], responses=problem_docs(401, 503))
+router = APIRouter(
+    prefix="/v1/admin/audits", tags=["audits"], responses=problem_docs(401, 429, 503)
+)
 
 
 class ReportFormat(StrEnum):
@@ -72,7 +74,7 @@ FORMATS = {
     response_model=AuditSummary,
     responses={
         200: {"description": "It ended within `wait`.", "model": AuditDetail},
-        **problem_docs(400, 404, 409, 413, 422),
+        **problem_docs(400, 404, 408, 409, 413, 422),
     },
 )
 async def start_audit(

@@ -98,12 +98,12 @@ async def classified(
     certified: Certified | None = None,
 ) -> Classification:
     """What is sent for an answer, with the cleaned image where that is wanted."""
-    answer, picture = answered.answer, None
+    model, answer, picture = answered.model, answered.answer, None
     if denoised:
-        png = await answering.off_loop("encode", lambda: encode_png(answer.denoised))
+        png = await answering.off_loop(model, "encode", lambda: encode_png(answer.denoised))
         picture = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return classification(
-        answered.model.manifest,
+        model.manifest,
         answer.probabilities,
         answer.undefended_probabilities,
         answer.suspicion,

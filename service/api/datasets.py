@@ -44,7 +44,7 @@ class UploadedDatasetList(BaseModel):
 
 
 PATH = "/v1/admin/datasets"
-router = APIRouter(prefix=PATH, tags=["datasets"], responses=problem_docs(401))
+router = APIRouter(prefix=PATH, tags=["datasets"], responses=problem_docs(401, 429))
 
 
 @router.post(
@@ -52,7 +52,7 @@ router = APIRouter(prefix=PATH, tags=["datasets"], responses=problem_docs(401))
     status_code=201,
     responses={
         200: {"description": "The same set is here already.", "model": UploadedDataset},
-        **problem_docs(400, 404, 408, 413, 415, 422, 429, 507),
+        **problem_docs(400, 404, 408, 413, 415, 422, 503, 507),
     },
     openapi_extra=_BODY,
 )

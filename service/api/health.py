@@ -45,13 +45,19 @@ class Readiness:
         self._degraded: str | None = None
 
     async def check(self) -> str | None:
-        """Return when every model answers: None, or what else does not work.
+        """Return when every model that serves answers, and one does: None, or what else does not
+        work.
 
         Raises:
             Draining, NotReady.
         """
         if self._lifecycle.draining:
             raise Draining("the service is about to stop; send requests elsewhere")
+        if not self._repository.serving():
+            reasons = [f"{n} ({m.error.code})" for n, m in self._repository.refused().items()]
+            raise NotReady(
+                f"no model serves: {', '.join(reasons)}; an administrator can activate one"
+            )
         async with self._lock:
             if time.monotonic() - self._checked_s >= CACHE_S:
                 self._failure = await self._probe()
@@ -92,7 +98,8 @@ async def livez() -> Health:
 @router.get("/readyz", responses=problem_docs(503), response_model_exclude_none=True)
 @router.get("/healthz", responses=problem_docs(503), response_model_exclude_none=True)
 async def readyz(request: Request) -> Health:
-    """Whether every model that serves just answered a known image, and no shutdown has begun.
+    """Whether every model that serves just answered a known image, one does, and no shutdown has
+    begun.
 
     A disk that is full stops audits and not images: that is still ready, and said in `degraded`.
     """

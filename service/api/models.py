@@ -7,7 +7,8 @@ from fastapi import APIRouter, Request
 from service.api.problems import problem_docs
 from service.api.schemas import LastAudit, ModelDetail, ModelList, ModelSummary
 from service.runtime.jobs import AuditJobs
-from service.runtime.repository import RefusedModel, Repository, ServingModel
+from service.runtime.repository import Repository
+from service.runtime.serving_model import RefusedModel, ServingModel
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

@@ -11,7 +11,8 @@ import structlog
 import torch
 from torch import Tensor
 
-from fend.bundle import Bundle, BundleIncompatible
+from fend.bundle import Bundle
+from fend.canary import canary, check_classes
 from fend.errors import FendError
 from service.runtime.frozen_graph import Forward, GraphDisagrees, Served, frozen
 from service.runtime.metrics import Metrics
@@ -69,6 +70,7 @@ class Engine:
         self, bundle: Bundle, device: torch.device, thread: Executor, metrics: Metrics
     ) -> None:
         self._bundle = bundle
+        self._canary = canary(bundle.manifest.content.input)
         self._device = device
         self._forward: Forward = Served(bundle.defence).eval()
         self._thread = thread
@@ -85,14 +87,10 @@ class Engine:
         Raises:
             AnswerNotFinite, BundleIncompatible: the model does not work.
         """
-        [outcome] = await self.infer([self._canary()])
+        [outcome] = await self.infer([self._canary])
         if isinstance(outcome, AnswerNotFinite):
             raise outcome
-        if len(outcome.probabilities) != len(self._bundle.labels):
-            raise BundleIncompatible(
-                f"the classifier has {len(outcome.probabilities)} classes, "
-                f"the manifest names {len(self._bundle.labels)}"
-            )
+        check_classes(len(outcome.probabilities), self._bundle.labels)
 
     async def warm_up(self, batch_size: int) -> None:
         """Make the first real batches as fast as the later ones; checks the model as `check`."""
@@ -102,22 +100,16 @@ class Engine:
             await loop.run_in_executor(self._thread, self._freeze)
         for size in sorted({1, 2, 4, 8, 16, 32, batch_size}):
             if size <= batch_size:
-                await self.infer([self._canary()] * size)
+                await self.infer([self._canary] * size)
 
     def _freeze(self) -> None:
         try:
-            self._forward = frozen(Served(self._bundle.defence), self._canary())
+            self._forward = frozen(Served(self._bundle.defence), self._canary)
         except GraphDisagrees as error:
             structlog.get_logger().warning(
                 "no graph of the model; it is served in eager mode, which is slower",
                 model=self._bundle.manifest.name, reason=str(error),
             )  # fmt: skip
-
-    def _canary(self) -> Tensor:
-        spec = self._bundle.manifest.content.input
-        pixels = spec.channels * spec.height_px * spec.width_px
-        ramp = torch.linspace(0.0, 1.0, pixels)
-        return ramp.view(spec.channels, spec.height_px, spec.width_px)
 
     @torch.inference_mode()
     def _infer(self, images: Sequence[Tensor]) -> list[Answer | AnswerNotFinite]:

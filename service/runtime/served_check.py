@@ -27,6 +27,8 @@ PATIENCE_S = 120.0
 PAUSE_S = 0.5
 REQUEST_TIMEOUT_S = 15.0
 TRY_AGAIN = frozenset({429, 503, 504})
+GONE = frozenset({"model_unknown", "model_unloaded"})
+"""Waiting will not help."""
 
 _Key = tuple[Knowledge, int, int]
 """Level, attack, image."""
@@ -112,6 +114,11 @@ class _Answer:
     status: int
     body: dict[str, Any]
 
+    @property
+    def code(self) -> str | None:
+        """Of the problem, where it is one."""
+        return self.body.get("code")
+
 
 def _ask(host: str, path: str, png: bytes, headers: dict[str, str]) -> _Answer | None:
     """The service's answer; None when it may have one a little later."""
@@ -124,7 +131,8 @@ def _ask(host: str, path: str, png: bytes, headers: dict[str, str]) -> _Answer |
         return None
     finally:
         connection.close()
-    return None if status in TRY_AGAIN else _Answer(status, json.loads(body))
+    answer = _Answer(status, json.loads(body))
+    return None if status in TRY_AGAIN and answer.code not in GONE else answer
 
 
 def _row(picture: Picture, answer: _Answer, version: str) -> ServedRow:
@@ -136,7 +144,7 @@ def _row(picture: Picture, answer: _Answer, version: str) -> ServedRow:
                 f"now, the audit attacked {version}"
             )
         served = answer.body["index"]
-    elif answer.body.get("code") == "model_unknown":
+    elif answer.code in GONE:
         raise ServiceSilent("the service does not serve the audited model any more")
     return ServedRow(
         index=picture.attacked.index,

@@ -76,7 +76,9 @@ def test_audits_and_data_sets_document_their_forms(openapi: dict[str, Any]) -> N
     for path, operations in paths.items():
         for operation in operations.values():
             if path.startswith("/v1/admin/"):
-                assert "401" in operation["responses"], path
+                assert {"401", "429"} <= set(operation["responses"]), path
+                if "requestBody" in operation:
+                    assert {"400", "408", "413", "422"} <= set(operation["responses"]), path
                 assert operation["security"], path
 
 

@@ -426,6 +426,47 @@ def test_the_repository_index_can_be_asked_for_what_is_ready(service: Service) -
     refused(service.http.post("/v2/repository/index", json={"ready": "x"}), 422, "ready")
 
 
+def test_tritonclient_unloads_and_loads_a_model(
+    run_server: Callable[..., AbstractContextManager[Any]],
+    tiny_bundle_dir: Path,
+    tmp_path: Path,
+    digit_pngs: list[tuple[bytes, str]],
+) -> None:
+    sent = [images([digit_pngs[0][0]], True)]
+    with (
+        run_server(tiny_bundle_dir, tmp_path) as server,
+        triton.InferenceServerClient(server.base_url.removeprefix("http://")) as client,
+    ):
+        key = {"Authorization": f"Bearer {server.token}"}
+        assert "model_repository" in client.get_server_metadata()["extensions"]
+        for change in (client.load_model, client.unload_model):
+            with pytest.raises(InferenceServerException, match="admin token"):
+                change("mnist")
+            with pytest.raises(InferenceServerException, match="no model 'nothing'"):
+                change("nothing", headers=key)
+        client.load_model("mnist", headers=key)  # it serves already: nothing changes
+        [before] = client.get_model_repository_index()
+        client.unload_model("mnist", headers=key)
+        [unloaded] = client.get_model_repository_index()
+        assert unloaded == {
+            "name": "mnist", "version": "", "state": "UNAVAILABLE", "reason": "model_unloaded"
+        }  # fmt: skip
+        assert not client.is_model_ready("mnist")
+        assert not client.is_server_ready()
+        with pytest.raises(InferenceServerException, match="unloaded"):
+            client.infer("mnist", sent)
+        with pytest.raises(InferenceServerException, match="load takes no config"):
+            client.load_model("mnist", headers=key, config="{}")
+        client.load_model("mnist", headers=key)
+        assert client.is_server_ready()
+        assert client.infer("mnist", sent).get_response()["model_version"] == before["version"]
+        assert client.get_model_repository_index() == [before]
+        for body in (b"\xff", b"[]", b'{"parameters": 1}'):
+            for change in ("load", "unload"):
+                path = f"{server.base_url}/v2/repository/models/mnist/{change}"
+                refused(httpx.post(path, content=body, headers=key), 400, "")
+
+
 def test_every_image_takes_a_place_in_the_queue(
     app_settings: Settings,
     tmp_path: Path,

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -171,6 +174,126 @@ def test_roll_back_unload_and_restart(
         assert listed["mnist"]["active"] == old
         assert listed["mnist"]["missing"] == new
         assert httpx.get(f"{server.base_url}{ADMIN}").status_code == 401
+
+
+def test_what_serves_comes_back_as_it_was(
+    run_server: Serve, models_dir: Path, tmp_path: Path
+) -> None:
+    old, new = versions(models_dir)
+    with run_server(models_dir, tmp_path / "state") as server, admin(server) as client:
+        assert activate(client, new).status_code == 200
+        for _ in range(2):
+            assert client.post(f"{ADMIN}/mnist/unload").status_code == 200
+        assert client.post("/v2/repository/models/mnist/load").status_code == 200
+        assert client.get("/v1/models/mnist").json()["version"] == new
+        # Having been unloaded is no version to go back to.
+        assert client.post(f"{ADMIN}/mnist/rollback").json()["active"] == old
+
+
+def test_with_every_model_unloaded_it_is_not_ready(
+    run_server: Serve, models_dir: Path, tmp_path: Path
+) -> None:
+    old, _ = versions(models_dir)
+    with run_server(models_dir, tmp_path / "state") as server, admin(server) as client:
+        client.post(f"{ADMIN}/mnist/unload")
+        for path in ("/readyz", "/healthz"):
+            response = client.get(path)
+            assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+            assert "mnist (model_unloaded)" in response.json()["detail"]
+        response = client.get("/v2/health/ready")
+        assert response.status_code == 503
+        assert "mnist (model_unloaded)" in response.json()["error"]
+        assert client.get("/livez").status_code == 200
+        activate(client, old)
+        assert client.get("/readyz").status_code == 200
+
+
+def test_a_bundle_that_is_added_serves_at_once(
+    run_server: Serve, models_dir: Path, tmp_path: Path, digit_pngs: list[tuple[bytes, str]]
+) -> None:
+    """A further version and a new model, by the command, into a running service."""
+    old, new = versions(models_dir)
+    shutil.move(models_dir / "mnist" / "versions" / "new", tmp_path / "new")
+    _copy_as(models_dir, "other")
+    shutil.move(models_dir / "other", tmp_path / "other")
+    png = digit_pngs[0][0]
+    with run_server(models_dir, tmp_path / "state") as server, admin(server) as client:
+
+        def add(source: Path, token: str = server.token) -> subprocess.CompletedProcess[str]:
+            command = [
+                sys.executable, "-c", "from fend.cli import main; main()", "bundle", "add",
+                source, "--models-dir", models_dir, "--activate", "--url", server.base_url,
+            ]  # fmt: skip
+            environment = os.environ | {"FEND_ADMIN_TOKEN": token}
+            return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+        done = add(tmp_path / "new")
+        assert done.returncode == 0, done.stderr
+        assert classify(client, png).json()["model"]["version"] == new
+        assert classify(client, png, "other").status_code == 404
+        again = add(tmp_path / "new")
+        assert (again.returncode, again.stderr[:21]) == (2, "error [bundle_exists]")
+        denied = add(tmp_path / "other", "wrong")
+        assert "error [unauthorized]" in denied.stderr
+        assert "added: " in denied.stdout  # it is there, and does not serve
+        listed = {model["name"]: model for model in client.get(ADMIN).json()}
+        assert (listed["other"]["active"], listed["other"]["reason"]) == (None, "model_unloaded")
+        assert classify(client, png, "other").json()["code"] == "model_unloaded"
+        assert activate(client, new).status_code == 200
+        assert client.post("/v2/repository/models/other/load").status_code == 200
+        assert classify(client, png, "other").json()["model"]["version"] == old
+    (models_dir / "other" / "active").touch()  # whatever else lies there
+    with run_server(models_dir, tmp_path / "other_state") as server, admin(server) as client:
+        assert classify(client, png, "other").json()["model"]["version"] == old
+
+
+def test_a_repaired_bundle_is_loaded_without_a_restart(
+    run_server: Serve, models_dir: Path, tmp_path: Path, digit_pngs: list[tuple[bytes, str]]
+) -> None:
+    _copy_as(models_dir, "other")
+    weights = models_dir / "other" / "denoiser.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    png = digit_pngs[0][0]
+    with run_server(models_dir, tmp_path / "state") as server, admin(server) as client:
+        assert classify(client, png, "other").json()["code"] == "bundle_corrupt"
+        load = "/v2/repository/models/other/load"
+        assert client.post(load).status_code == 409
+        weights.write_bytes(whole)
+        assert client.post(load).status_code == 200
+        assert classify(client, png, "other").status_code == 200
+
+
+def test_limits_of_one_model(
+    run_server: Serve, models_dir: Path, tmp_path: Path, digit_pngs: list[tuple[bytes, str]]
+) -> None:
+    _copy_as(models_dir, "other")
+    limits = {"other": {"queue_size": 2, "max_batch": 1, "request_timeout_s": 5}}
+    files = [("file", ("x.png", digit_pngs[0][0], "image/png"))] * 3
+    with (
+        run_server(models_dir, tmp_path, model_limits=json.dumps(limits)) as server,
+        admin(server) as client,
+    ):
+        listed = {model["name"]: model["limits"] for model in client.get(ADMIN).json()}
+        assert listed["other"] == limits["other"]
+        assert listed["mnist"] == {"queue_size": 256, "max_batch": 64, "request_timeout_s": 10}
+        refused = client.post("/v1/classify/batch?model=other", files=files)
+        assert (refused.status_code, refused.json()["code"]) == (413, "too_many_images")
+        assert client.post("/v1/classify/batch", files=files).status_code == 200
+
+
+def test_limits_for_a_model_that_there_is_not_end_the_start(
+    models_dir: Path, tmp_path: Path
+) -> None:
+    environment = os.environ | {"FEND_MODEL_LIMITS": '{"nobody": {"queue_size": 2}}'}
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "--models-dir", models_dir, "--state-dir", tmp_path,
+         "--port", "0", "--device", "cpu"],
+        env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "model_limits: there is no model 'nobody'" in done.stderr
+    assert "which has mnist" in done.stderr
 
 
 def _copy_as(models_dir: Path, name: str) -> None:

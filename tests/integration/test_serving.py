@@ -134,7 +134,7 @@ class HeldThread:
             busy.set()
             self._release.wait(60)
 
-        app.state.repository._thread.submit(hold)
+        app.state.loader.thread.submit(hold)
         busy.wait(60)
 
     def release(self) -> None:

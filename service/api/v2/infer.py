@@ -24,7 +24,7 @@ from service.api.v2.protocol import (
     ProtocolInvalid,
     error_docs,
 )
-from service.runtime.repository import ServingModel
+from service.runtime.serving_model import ServingModel
 
 router = APIRouter(prefix="/v2/models/{name}", tags=["open inference protocol"])
 
@@ -82,9 +82,8 @@ async def infer_version(request: Request, name: str, version: str) -> Response:
 
 
 async def _infer(request: Request, name: str, version: str | None) -> Response:
-    model_of(request, name, version)
     answering: Answering = request.app.state.answering
-    timeout_s = answering.timeout_s(request)
+    timeout_s = answering.timeout_s(request, model_of(request, name, version))
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise UnsupportedMediaType(
@@ -96,14 +95,18 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
 
     async def work() -> Response:
         asked = await answering.off_loop(
-            "decode", lambda: _read(body, header_length, model, answering.most_images)
+            model,
+            "decode",
+            lambda: _read(body, header_length, model, answering.most_images(model)),
         )
         if others := len(asked.readers) - 1:
             places.enter_context(model.batcher.admission(others, deadline_s))
         answers = await _all_or_none(
             answering.take_through(model, reader, deadline_s) for reader in asked.readers
         )
-        return await answering.off_loop("encode", lambda: infer_response(asked.request, answers))
+        return await answering.off_loop(
+            model, "encode", lambda: infer_response(asked.request, answers)
+        )
 
     with ExitStack() as places:
         # A place for the first image before the body is looked at: that is work, too.

@@ -14,9 +14,10 @@ from service.api.v2.protocol import (
     ServerReady,
     error_docs,
 )
-from service.runtime.repository import ModelUnknown, Repository, ServingModel
+from service.runtime.repository import ModelUnknown, Repository
+from service.runtime.serving_model import ServingModel
 
-EXTENSIONS = ["binary_tensor_data", "classification"]
+EXTENSIONS = ["binary_tensor_data", "classification", "model_repository"]
 PLATFORM = "fend_bundle"
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
@@ -38,7 +39,8 @@ async def server_live() -> ServerLive:
 
 @probes.get("/health/ready", responses=error_docs(503))
 async def server_ready(request: Request) -> ServerReady:
-    """Whether every model that serves just answered a known image, and no shutdown has begun."""
+    """Whether every model that serves just answered a known image, one does, and no shutdown has
+    begun."""
     await request.app.state.readiness.check()
     return ServerReady(ready=True)
 

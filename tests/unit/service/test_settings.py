@@ -1,10 +1,13 @@
 """Settings: flags over environment over defaults, and bad ones are named."""
 
+from typing import Any
+
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from service.cli import serve
+from service.model_limits import Limits
 from service.settings import Settings, SettingsError, read_settings
 
 
@@ -19,11 +22,26 @@ def test_flags_win_over_the_environment_which_wins_over_defaults(
 
 @pytest.mark.parametrize(
     ("flags", "named"),
-    [({"port": 70_000}, "port"), ({"max_batch": 0}, "max_batch"), ({"workers": 2}, "workers")],
+    [
+        ({"port": 70_000}, "port"),
+        ({"max_batch": 0}, "max_batch"),
+        ({"workers": 2}, "workers"),
+        ({"model_limits": "{"}, "model_limits: .* no JSON"),
+        ({"model_limits": "[]"}, "model_limits"),
+        ({"model_limits": '{"mnist": {"queue": 4}}'}, "model_limits.mnist.queue: "),
+        ({"model_limits": '{"mnist": {"queue_size": 0}}'}, "model_limits.mnist.queue_size: "),
+    ],
 )
-def test_a_bad_setting_is_named(flags: dict[str, int], named: str) -> None:
+def test_a_bad_setting_is_named(flags: dict[str, Any], named: str) -> None:
     with pytest.raises(SettingsError, match=named):
         read_settings(flags)
+
+
+def test_a_model_has_its_own_limits_or_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEND_MODEL_LIMITS", '{"a": {"queue_size": 4}}')
+    settings = read_settings({"max_batch": 8})
+    assert settings.limits_of("a") == Limits(queue_size=4, max_batch=8, request_timeout_s=10.0)
+    assert settings.limits_of("b") == Limits(queue_size=256, max_batch=8, request_timeout_s=10.0)
 
 
 def test_every_setting_is_a_documented_flag() -> None:

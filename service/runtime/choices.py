@@ -1,30 +1,15 @@
-"""The versions of a model on disk, and which of them is active.
-
-    models/mnist/                    a version, in the folder itself
-    models/mnist/versions/ANY-NAME/  further ones
-
-Which one serves is in `active.json` in the state folder, so that a restart keeps it.
-"""
+"""Which version of each model somebody chose: `active.json` in the state folder, so that a restart
+keeps it."""
 
 import json
 import os
 from pathlib import Path
-from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from fend.bundle import MANIFEST, read_manifest
-from fend.errors import FendError
 from service.runtime.audit_tables import StateUnavailable
 
-VERSIONS = "versions"
 FILE = "active.json"
-
-
-class VersionUnknown(FendError):
-    """No version of the model on disk has this digest."""
-
-    code: ClassVar[str] = "version_unknown"
 
 
 class Choice(BaseModel):
@@ -36,6 +21,8 @@ class Choice(BaseModel):
     """The version that serves; None: unloaded."""
     previous: str | None = None
     """The version that served before: where a roll back goes."""
+    unloaded: str | None = None
+    """Where none is active: the version that served last."""
 
 
 _CHOICES = TypeAdapter(dict[str, Choice])
@@ -85,30 +72,3 @@ class Choices:
                 f"{self._path} cannot be written: {error}; nothing was changed; make room on its "
                 "disk and try again"
             ) from error
-
-
-def version_folders(model_dir: Path) -> list[Path]:
-    """Where the bundles of a model are: its folder itself first, then the further ones, sorted."""
-    further = model_dir / VERSIONS
-    folders = further.iterdir() if further.is_dir() else ()
-    return [
-        *([model_dir] if (model_dir / MANIFEST).is_file() else []),
-        *sorted(path for path in folders if path.is_dir() and not path.name.startswith(".")),
-    ]
-
-
-def find_version(model_dir: Path, version: str) -> Path:
-    """The folder with the bundle of this digest.
-
-    Raises:
-        VersionUnknown.
-    """
-    for folder in version_folders(model_dir):
-        try:
-            if read_manifest(folder).version == version:
-                return folder
-        except (FendError, OSError):
-            continue  # a broken one is no match; the list of versions tells why
-    raise VersionUnknown(
-        f"no version {version!r} of {model_dir.name!r} is on disk; GET /v1/admin/models lists them"
-    )
