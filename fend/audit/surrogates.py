@@ -13,6 +13,7 @@ from fend.audit.levels import NEED_SURROGATE
 from fend.audit.spec import AuditSpec, AuditSpecInvalid
 from fend.bundle import MANIFEST, Manifest, read_manifest
 from fend.errors import FendError
+from fend.model_folders import model_folders, unchosen_version, version_folders
 
 ENTRY_POINTS = "fend.surrogates"
 """Group whose entry `train` makes a surrogate: `(bundle_dir, out_dir, *, data_dir, seed) -> None`.
@@ -42,19 +43,20 @@ def check_surrogate(
 
     Raises:
         SurrogateMissing: there is none, and none can be made.
-        AuditSpecInvalid, BundleCorrupt: the one that is named cannot stand in for the model.
+        AuditSpecInvalid, BundleError: the one that is named cannot stand in for the model.
     """
     if not needs_surrogate(spec):
         return None
     if spec.surrogate is not None:
-        folder = models_dir / spec.surrogate
-        if not (folder / MANIFEST).is_file():
-            there = sorted(path.parent.name for path in models_dir.glob(f"*/{MANIFEST}"))
+        model_dir = models_dir / spec.surrogate
+        if not version_folders(model_dir):
+            there = [path.name for path in model_folders(models_dir) if version_folders(path)]
             others = [name for name in there if name != spec.model]
             raise SurrogateMissing(
                 f"surrogate: there is no model {spec.surrogate!r} in {models_dir.name}; "
                 f"others there: {', '.join(others) or '(none)'}"
             )
+        folder = unchosen_version(model_dir)
         _check_fit(manifest, read_manifest(folder))
         return folder
     if surrogates_dir is not None and (_kept_at(manifest, surrogates_dir) / MANIFEST).is_file():

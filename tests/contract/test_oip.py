@@ -35,6 +35,7 @@ class Service:
 
     http: httpx.Client
     triton: triton.InferenceServerClient
+    token: str
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def service(
         httpx.Client(base_url=server.base_url, timeout=30) as http,
         triton.InferenceServerClient(server.base_url.removeprefix("http://")) as client,
     ):
-        yield Service(http, client)
+        yield Service(http, client, server.token)
 
 
 def classified(service: Service, png: bytes) -> dict[str, Any]:
@@ -505,7 +506,8 @@ def test_the_lines_of_the_page_work(service: Service, tmp_path: Path) -> None:
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     *shell, install = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     assert install.startswith("pip install")
-    [program] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    program = "".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    program = f"TOKEN = {service.token!r}\n{program}"
     said = []
     for command in (
         ["bash", "-euo", "pipefail", "-c", "".join(shell)],
@@ -518,3 +520,4 @@ def test_the_lines_of_the_page_work(service: Service, tmp_path: Path) -> None:
     assert '"id":"my-request"' in curl
     assert re.search(r'"shape":\[2,3\],"data":\["[\d.]+:\d:\d"', curl)
     assert re.match(r"\d{10}\n", python)
+    assert "'state': 'UNAVAILABLE', 'reason': 'model_unloaded'" in python
