@@ -289,7 +289,7 @@ def test_limits_for_a_model_that_there_is_not_end_the_start(
     done = subprocess.run(
         [sys.executable, "-m", "service", "--models-dir", models_dir, "--state-dir", tmp_path,
          "--port", "0", "--device", "cpu"],
-        env=environment, capture_output=True, text=True, timeout=60,
+        env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 3
     assert "model_limits: there is no model 'nobody'" in done.stderr
