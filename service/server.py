@@ -49,7 +49,7 @@ def run(settings: Settings) -> None:
         from service.app import create_app
 
         app = create_app(settings, _own_url(sock))
-        gate = Gate(settings.queue_size, app.state.metrics)
+        gate = Gate(app.state.repository, app.state.metrics)
         config = uvicorn.Config(
             app,
             http=protocol(settings.receive_timeout_s, settings.max_connections, gate),

@@ -2,15 +2,18 @@
 
 To route, read and refuse a request in the app takes the event loop half as long as to answer one.
 At twice the load that can be borne, refusing would then take the time that answers need, and
-refusals would be late, too. The gate knows only the number of requests, and answers in bytes.
+refusals would be late, too. The gate knows only how much is in the works, and answers in bytes.
 """
 
 import json
 import secrets
+from urllib.parse import parse_qsl
 
+from fend.errors import FendError
 from service.api.classify_lane import PATH
 from service.api.problems import MEDIA_TYPE
 from service.runtime.metrics import Metrics
+from service.runtime.repository import Repository
 
 URL = PATH.encode()
 RETRY_AFTER_S = 1
@@ -22,16 +25,24 @@ FEWEST = 64
 
 
 class Gate:
-    """Shut while `queue_size` requests are in the works, and not before `FEWEST` are."""
+    """Shut for a model while its queue is full and as many requests are in the works, and not
+    before `FEWEST` are. What is asked of other models still comes in."""
 
-    def __init__(self, queue_size: int, metrics: Metrics) -> None:
-        self._most = max(queue_size, FEWEST)
+    def __init__(self, repository: Repository, metrics: Metrics) -> None:
+        self._repository = repository
         self._rejected = metrics.requests_rejected.labels("overloaded")
         self._duration = metrics.http_request_duration.labels("POST", PATH, 429)
 
     def shut(self, in_the_works: int, url: bytes) -> bool:
         """Whether a request for an answer is to be refused now."""
-        return in_the_works >= self._most and url.partition(b"?")[0] == URL
+        path, _, query = url.partition(b"?")
+        if in_the_works < FEWEST or path != URL:
+            return False
+        try:
+            model = self._repository.get(dict(parse_qsl(query.decode("latin-1"))).get("model"))
+        except (FendError, ValueError):
+            return False  # the app says what is wrong with it
+        return in_the_works >= model.limits.queue_size and model.batcher.full
 
     def refusal(self, default_headers: list[tuple[bytes, bytes]], *, close: bool) -> bytes:
         """The whole response, as the app would refuse; counted, and not logged one by one."""

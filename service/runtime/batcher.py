@@ -99,6 +99,11 @@ class Batcher(Generic[Item, Result]):
         """Whether batches are taken."""
         return self._worker is not None and not self._worker.done()
 
+    @property
+    def full(self) -> bool:
+        """Whether `admission` has no place left."""
+        return self._admitted >= self._capacity
+
     async def stop(self) -> None:
         """End the worker; whatever still waits gets `Stopping`."""
         if self._worker is not None:

@@ -19,8 +19,8 @@ from fend.models.lenet import PaperLeNet
 Serve = Callable[..., AbstractContextManager[Any]]
 Digits = list[tuple[bytes, str]]
 ADMIN = "/v1/admin/models"
-FLOOD = 64
-"""Callers at a time."""
+FLOOD = 300
+"""Callers at a time: more than any queue is long."""
 
 
 def save_as(model: Path, folder: Path, classifier: torch.nn.Module | None = None) -> str:
