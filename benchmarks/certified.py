@@ -21,9 +21,10 @@ from benchmarks.places import default_data_dir
 from fend.attacks import PGD, attack
 from fend.audit.statistics import wilson_interval
 from fend.bounds import Bounds, verified
-from fend.bundle import Bundle, find_bundle, load_bundle
+from fend.bundle import Bundle, load_bundle
 from fend.certify import ALPHA, SAMPLES, Certificate, certify, sigma_of
 from fend.datasets import ImageSet, load
+from fend.model_folders import find_bundle
 from fend.threat import ThreatModel, sample_seeds
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
