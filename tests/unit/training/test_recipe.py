@@ -8,6 +8,8 @@ from training.recipe import Recipe, RecipeError
 from training.recipe_files import load_recipe, overlaid, shipped_recipes
 from training.smoke import smoke
 
+FULL_ONLY = ["mnist-online", "mnist-paper", "mnist-static"]
+
 DEFENCES = [
     "unsecured",
     "madry",
@@ -106,10 +108,11 @@ def test_an_error_names_the_key(tmp_path, name, old, new, said) -> None:
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_shipped_recipe_can_be_read_at_every_budget(name) -> None:
     assert load_recipe(name).name == name
-    try:
+    if name in FULL_ONLY:
+        with pytest.raises(RecipeError, match="has no profile 'cpu'"):
+            load_recipe(name, profile="cpu")
+    else:
         assert load_recipe(name, profile="cpu").profile == "cpu"
-    except RecipeError as error:
-        assert "has no profile 'cpu'" in str(error)
 
 
 def test_an_unknown_recipe_or_profile_lists_those_there_are() -> None:
