@@ -225,7 +225,7 @@ def test_a_file_can_hold_any_field_and_flags_win(
         (["mnist", "--surrogate", "other"], "audit_spec_invalid", "surrogate"),
         (
             ["mnist", "--url", "http://127.0.0.1:1", "--token-file", "no"],
-            "audit_spec_invalid",
+            "token_missing",
             "--token-file",
         ),
         (["mnist", "--spec", "no-such.json"], "audit_spec_invalid", "--spec"),
