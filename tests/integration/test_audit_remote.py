@@ -86,8 +86,8 @@ def test_what_is_wrong_is_said_clearly(
         wrong.write_text("sesame")
         body = {**SPEC, "model": "mnist"}
         for where, file, asked, code, says in [
-            (url, None, body, "audit_spec_invalid", "FEND_ADMIN_TOKEN"),
-            (url, tmp_path / "nowhere", body, "audit_spec_invalid", "nowhere"),
+            (url, None, body, "token_missing", "FEND_ADMIN_TOKEN"),
+            (url, tmp_path / "nowhere", body, "token_missing", "nowhere"),
             (url, wrong, body, "unauthorized", "admin token"),
             (nobody, token, body, "service_unreachable", "is the service running"),
             ("ftp://x", token, body, "service_unreachable", "no URL of a service"),
