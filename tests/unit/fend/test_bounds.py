@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fend.bounds import Bounds, Interval, NotBounded, box, verified
-from fend.models import build
+from fend.models import UnknownArchitecture, build
 from fend.pipeline import Defence
 
 TOLERANCE = 1e-4
@@ -99,6 +99,28 @@ def test_a_linear_network_is_bounded_exactly() -> None:
     rows = torch.arange(2)
     above = answers - answers[:, rows, labels].unsqueeze(2)
     assert torch.allclose(margins, above.amax(0), atol=1e-6)
+
+
+def test_a_fresh_plain_denoiser_changes_nothing_and_its_bounds_are_the_box() -> None:
+    torch.manual_seed(0)
+    denoiser = build("plain-denoiser", {"width": 8})
+    inputs = box(torch.rand(2, 1, 28, 28), 0.2)
+    assert torch.equal(denoiser(inputs.upper), inputs.upper)
+    outputs = Bounds(denoiser).outputs(inputs)
+    assert torch.allclose(outputs.lower, inputs.lower, atol=1e-6)
+    assert torch.allclose(outputs.upper, inputs.upper, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "said"),
+    [
+        ("plain-cnn", {"size_px": 5}, "nothing is left of 5 pixels"),
+        ("plain-denoiser", {"channels": 3, "width": 2}, "width is 3 or more"),
+    ],
+)
+def test_plain_networks_that_cannot_be_are_refused(name, config, said) -> None:
+    with pytest.raises(UnknownArchitecture, match=said):
+        build(name, config)
 
 
 @pytest.mark.parametrize("name", ["paper-lenet", "plain-cnn"])
