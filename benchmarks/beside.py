@@ -3,8 +3,8 @@
     python -m benchmarks.beside models/mnist-robust-online
 
 Both are attacked for themselves, on the same images, by the same attacks, through everything; the
-worst case per image counts. The model's card then shows both. An attack runs on what the ones
-before it left, so its row is what is left after it.
+worst case per image counts. The model's card then shows both. A white-box attack runs on what the
+ones before it left, so its row is what is left after it.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def audit_both(
         model=name,
         samples=samples,
         threat=ThreatModel(norm="linf", epsilon=epsilon),
-        knowledge=(Knowledge.WHITE_BOX,),
+        knowledge=(Knowledge.WHITE_BOX, Knowledge.QUERY),  # Square needs no gradient
         attacks=ATTACKS,
         cascade=True,
         sanity_samples=100,
