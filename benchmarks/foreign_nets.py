@@ -1,8 +1,6 @@
 """Classifiers that Fend does not know, for `benchmarks.foreign_classifier`.
 
-There is nothing of Fend in them. `depthwise` is after MobileNet (Howard et al. 2017): depthwise and
-pointwise convolutions, batch normalisation, SiLU, its own normalisation of the pixels, average
-pooling at the end.
+There is nothing of Fend in them. They differ in kind, and in how easily they are fooled.
 """
 
 import torch
@@ -14,6 +12,52 @@ MEAN, STD = 0.1307, 0.3081  # of MNIST
 class _Normalised(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return (images - torch.tensor([MEAN]).view(1, 1, 1)) / STD
+
+
+def mlp() -> nn.Module:
+    """Two hidden layers, no convolution: 28x28x1 images in [0, 1] to 10 logits."""
+    return nn.Sequential(
+        _Normalised(),
+        nn.Flatten(),
+        nn.Linear(784, 512),
+        nn.GELU(),
+        nn.Dropout(0.2),
+        nn.Linear(512, 256),
+        nn.GELU(),
+        nn.Dropout(0.2),
+        nn.Linear(256, 10),
+    )
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.relu(features + self.body(features))
+
+
+def residual() -> nn.Module:
+    """Two residual blocks between max pools, after He et al. 2016."""
+    return nn.Sequential(
+        _Normalised(),
+        nn.Conv2d(1, 16, 5, padding=2),
+        nn.MaxPool2d(2),
+        _Residual(16),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.MaxPool2d(2),
+        _Residual(32),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(288, 10),
+    )
 
 
 def _separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
@@ -28,7 +72,7 @@ def _separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 def depthwise() -> nn.Module:
-    """28x28x1 images in [0, 1] to 10 logits."""
+    """Depthwise and pointwise convolutions, average pooling: after MobileNet (Howard et al. 2017)."""
     return nn.Sequential(
         _Normalised(),
         nn.Conv2d(1, 24, 3, stride=2, padding=1, bias=False),
@@ -42,3 +86,6 @@ def depthwise() -> nn.Module:
         nn.Dropout(0.1),
         nn.Linear(96, 10),
     )
+
+
+NETS = {"mlp": mlp, "residual": residual, "depthwise": depthwise}
