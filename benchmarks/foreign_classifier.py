@@ -2,8 +2,8 @@
 
     python -m benchmarks.foreign_classifier --net mlp
 
-Trains a network of `benchmarks/foreign_nets.py` on MNIST (ordinary training), saves its weights, and
-hands both to
+Trains a network of `benchmarks/foreign_nets.py` on MNIST (ordinary training), saves its weights,
+and hands both to
 
     fend train mnist-online --classifier benchmarks.foreign_nets:mlp --classifier-weights FILE
 
@@ -58,8 +58,8 @@ def main() -> None:
         _train_classifier(options.net, images, options.epochs, weights)
     command = [
         str(Path(sys.executable).parent / "fend"), "train", "mnist-online",
-        "--classifier", f"benchmarks.foreign_nets:{options.net}", "--classifier-weights", str(weights),
-        "--resume", "--threads", "1",
+        "--classifier", f"benchmarks.foreign_nets:{options.net}",
+        "--classifier-weights", str(weights), "--resume", "--threads", "1",
         "--models-dir", str(options.folder / "models"), "--runs-dir", str(options.folder / "runs"),
         "--data-dir", str(options.data_dir),
     ]  # fmt: skip

@@ -72,7 +72,7 @@ def _separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 def depthwise() -> nn.Module:
-    """Depthwise and pointwise convolutions, average pooling: after MobileNet (Howard et al. 2017)."""
+    """Depthwise and pointwise convolutions, then a mean, after MobileNet (Howard et al. 2017)."""
     return nn.Sequential(
         _Normalised(),
         nn.Conv2d(1, 24, 3, stride=2, padding=1, bias=False),
