@@ -43,6 +43,9 @@ from service.runtime.serving_model import ModelLoader
 from service.runtime.swaps import Swaps
 from service.runtime.traces import open_traces
 from service.settings import Settings, traces_wanted
+from service.workers.group import Group
+from service.workers.peers import Peers
+from service.workers.relay import Relay
 
 DESCRIPTION = """\
 Cleans an image with a denoiser trained on feature losses, classifies it, and can attack itself and
@@ -50,15 +53,18 @@ say how robust it is. Errors are problem details (RFC 9457) with a stable `code`
 """
 
 
-def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, base_url: str | None = None, group: Group | None = None
+) -> FastAPI:
     """The service for `settings`; models are loaded when its lifespan is entered.
 
-    `base_url` is where it will answer, where that is known: audits then also ask it.
+    `base_url` is where it will answer, where that is known: audits then also ask it. `group`: it
+    is one worker of several.
 
     Raises:
         SettingsError.
     """
-    metrics = Metrics()
+    metrics = Metrics(group)
     traces = open_traces(traces_wanted())
     app = FastAPI(
         title="Fend",
@@ -70,14 +76,19 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
     app.state.traces = traces
     app.state.settings = settings
     app.state.metrics = metrics
-    access = read_access(settings)
+    access = read_access(settings, None if group is None else group.own_key)
     app.state.access = access
     app.state.failed_logins = FailedLogins()
     app.state.lifecycle = Lifecycle()
+    peers = None if group is None else Peers(group)
+    app.state.peers = peers
+    app.state.leads = group is None or group.leads
     loader, choices = ModelLoader(settings, metrics), Choices(settings.state_dir)
     app.state.loader = loader
     app.state.repository = Repository(settings, loader, choices, metrics)
-    app.state.swaps = Swaps(settings, app.state.repository, loader, choices, metrics)
+    app.state.swaps = Swaps(
+        settings, app.state.repository, loader, choices, metrics, peers.follow if peers else None
+    )
     own = None if base_url is None else OwnService(base_url, access.own_key)
     app.state.audits = AuditJobs(settings, app.state.repository, metrics, own)
 
@@ -96,6 +107,8 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
     add_problem_handlers(app)
     if not traces.wanted:  # FastAPI makes the span of a request
         app.add_middleware(ClassifyLane)
+    if group is not None and not group.leads:
+        app.add_middleware(Relay, group=group, lifecycle=app.state.lifecycle)
     app.add_middleware(
         RequestLimits,
         max_body_bytes=settings.max_body_bytes,
@@ -112,21 +125,32 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Engines first, then what uses them; the other way round at the end."""
     state = app.state
-    torch.set_num_threads(state.settings.torch_threads)
+    torch.set_num_threads(1)  # of all but the inference thread, which has its own number
     decoders = ThreadPoolExecutor(state.settings.decode_threads, thread_name_prefix="decode")
     state.answering = Answering(
         state.settings, state.repository, decoders, state.metrics, state.traces
     )
     state.certifier = Certifier(state.settings, state.metrics)
-    state.readiness = Readiness(state.repository, state.lifecycle, state.audits)
+    peers: Peers | None = state.peers
+    state.readiness = Readiness(
+        state.repository,
+        state.lifecycle,
+        state.audits if state.leads else None,
+        None if peers is None else peers.check_ready,
+    )
     try:
         await state.repository.open()
+        if not state.leads:
+            yield
+            return
         await state.audits.start()
         try:
             yield
         finally:
             await state.audits.stop()
     finally:
+        if peers is not None:
+            await peers.close()
         await state.repository.close()
         await state.certifier.close()
         decoders.shutdown()

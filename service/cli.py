@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +14,18 @@ from service.model_limits import ModelLimits
 from service.settings import Settings, read_settings
 
 STARTUP_FAILURE = 3
-"""Exit code when the service could not start, as uvicorn's."""
+"""Exit code when the service could not start, as uvicorn's, where the table has none."""
+
+EXIT_CODES: Mapping[str, int] = {
+    "settings_invalid": 2,  # as typer's for a bad flag
+    "exposure_refused": 4,
+    "port_unavailable": 5,
+    "no_models": 6,
+    "device_unavailable": 7,
+    "state_unavailable": 8,
+    "workers_failed": 9,
+}
+"""By the code of the error; docs/deploying.md says what to do about each."""
 
 
 def serve(**flags: Any) -> None:
@@ -25,7 +37,7 @@ def serve(**flags: Any) -> None:
         run(read_settings(flags))
     except FendError as error:
         sys.stderr.write(f"fend serve: {error}\n")
-        raise typer.Exit(STARTUP_FAILURE) from error
+        raise typer.Exit(EXIT_CODES.get(error.code, STARTUP_FAILURE)) from error
 
 
 def _flag(name: str, field: FieldInfo) -> inspect.Parameter:

@@ -5,6 +5,7 @@ The only place that reads the environment.
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,12 +17,19 @@ from fend.errors import FendError
 from service.model_limits import Limits, ModelLimits
 
 Priority = Literal["low", "normal"]
+LogFormat = Literal["auto", "console", "json"]
 
 
 class SettingsError(FendError):
     """A setting has a value that the service cannot start with."""
 
     code: ClassVar[str] = "settings_invalid"
+
+
+class ExposureRefused(FendError):
+    """The service would be open to a network, and nobody said that it should be."""
+
+    code: ClassVar[str] = "exposure_refused"
 
 
 class Settings(BaseSettings):
@@ -68,7 +76,7 @@ class Settings(BaseSettings):
     """Where models run: auto, cpu, cuda or cuda:N. auto takes a GPU where there is one."""
 
     workers: int = Field(default=1, ge=1)
-    """Serving processes. Only 1 for now: one process batches best; run replicas for more."""
+    """Serving processes on the port; each has all models, and limits and queues of its own."""
 
     max_body_bytes: int = Field(default=10 * 1024 * 1024, ge=1)
     """Largest request body."""
@@ -131,8 +139,9 @@ class Settings(BaseSettings):
     decode_threads: int = Field(default=2, ge=1)
     """Threads that decode and encode images."""
 
-    torch_threads: int = Field(default=1, ge=1)
-    """Threads that the inference thread spreads one operation over."""
+    torch_threads: int | None = Field(default=None, ge=1)
+    """Threads that the inference thread spreads one operation over. Not given: as many as are best,
+    measured for each model when it is loaded."""
 
     drain_delay_s: float = Field(default=5.0, ge=0)
     """On SIGTERM: time of serving while not ready, so that a load balancer can notice."""
@@ -140,8 +149,9 @@ class Settings(BaseSettings):
     shutdown_timeout_s: float = Field(default=30.0, gt=0)
     """On shutdown: time for requests in flight before they are cut off."""
 
-    log_format: Literal["console", "json"] = "console"
-    """How log lines look."""
+    log_format: LogFormat = "auto"
+    """How log lines look: console (for people), json (for machines), or auto: console on a
+    terminal, json elsewhere."""
 
     @field_validator("model_limits", mode="before")
     @classmethod
@@ -176,10 +186,8 @@ def read_settings(flags: Mapping[str, Any]) -> Settings:
             for problem in error.errors(include_input=False)
         )
         raise SettingsError(f"bad setting: {problems}") from error
-    if settings.workers > 1:
-        raise SettingsError(
-            "workers: only 1 is supported for now; run several replicas behind a load balancer"
-        )
+    if settings.workers > 1 and sys.platform == "win32":
+        raise SettingsError("workers: only 1 is supported on Windows")
     return settings
 
 

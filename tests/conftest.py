@@ -34,7 +34,7 @@ from service.settings import Settings
 
 torch.set_num_threads(1)
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 180
 TOKEN = "a-token-for-tests"
 
 
@@ -106,7 +106,7 @@ def serving(app: FastAPI) -> Iterator[httpx.Client]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Return when `condition` holds; fail when it does not in a minute."""
+    """Return when `condition` holds; fail when it does not in three minutes."""
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while not condition():
         assert time.monotonic() < deadline_s, "it did not happen in time"

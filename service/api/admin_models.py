@@ -66,7 +66,8 @@ async def list_versions(request: Request) -> list[ModelVersions]:
 
 @router.post("/{name}/activate", responses=problem_docs(404, 409, 503))
 async def activate(request: Request, name: str, wanted: Activation) -> ModelVersions:
-    """Verify, load and warm a version, then swap; answers when the old one is done."""
+    """Verify, load and warm a version, then swap; answers when the old one is done, in every
+    worker."""
     await request.app.state.swaps.activate(name, wanted.version)
     return await asyncio.to_thread(_versions, request, name)
 

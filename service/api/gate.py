@@ -6,19 +6,22 @@ refusals would be late, too. The gate knows only how much is in the works, and a
 """
 
 import json
-import secrets
+import time
 from urllib.parse import parse_qsl
+
+import structlog
 
 from fend.errors import FendError
 from service.api.classify_lane import PATH
 from service.api.problems import MEDIA_TYPE
+from service.api.request_id import new_request_id
 from service.runtime.metrics import Metrics
 from service.runtime.repository import Repository
 
 URL = PATH.encode()
 RETRY_AFTER_S = 1
 DETAIL = f"the service has all the work it can take; retry in {RETRY_AFTER_S} s"
-
+LOG_EVERY_S = 1.0
 
 FEWEST = 64
 """Requests that may always be in the works: some read their body, or are probes."""
@@ -32,6 +35,8 @@ class Gate:
         self._repository = repository
         self._rejected = metrics.requests_rejected.labels("overloaded")
         self._duration = metrics.http_request_duration.labels("POST", PATH, 429)
+        self._unlogged = 0
+        self._logged_s = -LOG_EVERY_S
 
     def shut(self, in_the_works: int, url: bytes) -> bool:
         """Whether a request for an answer is to be refused now."""
@@ -45,10 +50,11 @@ class Gate:
         return in_the_works >= model.limits.queue_size and model.batcher.full
 
     def refusal(self, default_headers: list[tuple[bytes, bytes]], *, close: bool) -> bytes:
-        """The whole response, as the app would refuse; counted, and not logged one by one."""
+        """The whole response, as the app would refuse; counted, and logged once a second."""
         self._rejected.inc()
         self._duration.observe(0.0)
-        request_id = secrets.token_hex(8)
+        self._log()
+        request_id = new_request_id()
         body = json.dumps(
             {
                 "type": "about:blank",
@@ -71,3 +77,13 @@ class Gate:
                 f"x-content-type-options: nosniff\r\n{connection}\r\n{body}"
             ).encode()
         )
+
+    def _log(self) -> None:
+        self._unlogged += 1
+        now_s = time.monotonic()
+        if now_s - self._logged_s < LOG_EVERY_S:
+            return
+        structlog.get_logger().warning(
+            "refused at the gate", route=PATH, code="overloaded", since_last_line=self._unlogged
+        )
+        self._unlogged, self._logged_s = 0, now_s

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
 from fastapi import APIRouter, Request, Response
@@ -12,6 +13,7 @@ from service.api.problems import problem_docs
 from service.api.schemas import Health
 from service.runtime.jobs import AuditJobs
 from service.runtime.lifecycle import Lifecycle
+from service.runtime.metrics import Metrics
 from service.runtime.repository import Repository
 
 CACHE_S = 1.0
@@ -35,22 +37,38 @@ class Draining(FendError):
 class Readiness:
     """A forward pass through every serving model, remembered for a second."""
 
-    def __init__(self, repository: Repository, lifecycle: Lifecycle, audits: AuditJobs) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        lifecycle: Lifecycle,
+        audits: AuditJobs | None,
+        others: Callable[[], Awaitable[str | None]] | None = None,
+    ) -> None:
+        """`audits`: None where another process keeps them. `others`: what `check_own` says of the
+        other processes of the service."""
         self._repository = repository
         self._lifecycle = lifecycle
         self._audits = audits
+        self._others = others
         self._lock = asyncio.Lock()
         self._checked_s = -CACHE_S
         self._failure: str | None = None
         self._degraded: str | None = None
 
     async def check(self) -> str | None:
-        """Return when every model that serves answers, and one does: None, or what else does not
-        work.
+        """Return when every model that serves answers, and one does, in every process: None, or
+        what else does not work.
 
         Raises:
             Draining, NotReady.
         """
+        degraded = await self.check_own()
+        if self._others is None:
+            return degraded
+        return await self._others() or degraded
+
+    async def check_own(self) -> str | None:
+        """The same for this process alone."""
         if self._lifecycle.draining:
             raise Draining("the service is about to stop; send requests elsewhere")
         if not self._repository.serving():
@@ -68,7 +86,7 @@ class Readiness:
         return self._degraded
 
     async def _probe_audits(self) -> str | None:
-        trouble = await self._audits.trouble()
+        trouble = None if self._audits is None else await self._audits.trouble()
         if trouble is None:
             return None
         return f"audits wait for the disk of FEND_STATE_DIR ({trouble}); make room on it"
@@ -98,8 +116,8 @@ async def livez() -> Health:
 @router.get("/readyz", responses=problem_docs(503), response_model_exclude_none=True)
 @router.get("/healthz", responses=problem_docs(503), response_model_exclude_none=True)
 async def readyz(request: Request) -> Health:
-    """Whether every model that serves just answered a known image, one does, and no shutdown has
-    begun.
+    """Whether every model that serves just answered a known image, one does, in every worker, and
+    no shutdown has begun.
 
     A disk that is full stops audits and not images: that is still ready, and said in `degraded`.
     """
@@ -108,5 +126,8 @@ async def readyz(request: Request) -> Health:
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """Prometheus metrics."""
-    return Response(request.app.state.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    """Prometheus metrics, of all workers together."""
+    shown: Metrics = request.app.state.metrics
+    # Those of several workers are read from files.
+    text = await asyncio.to_thread(shown.render) if shown.shared else shown.render()
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

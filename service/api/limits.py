@@ -5,7 +5,6 @@ Pure ASGI, so that routes still hear of a client that leaves.
 
 import asyncio
 import re
-import secrets
 import time
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -17,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fend.errors import FendError
 from service.api.problems import fend_problem, problem_response
+from service.api.request_id import new_request_id
 from service.runtime.metrics import Metrics
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -24,6 +24,9 @@ QUIET_ROUTES = frozenset(
     {"/livez", "/readyz", "/healthz", "/metrics", "/v2/health/live", "/v2/health/ready"}
 )
 """Asked every few seconds by machines; logged only when they fail."""
+
+_log = structlog.get_logger()
+"""One for all requests: making it anew takes as long as to fill in a line."""
 
 LINGER_S = 1.0
 """How long the rest of a refused body is thrown away, so that its sender gets to read why."""
@@ -105,6 +108,8 @@ class RequestLimits:
         await exchange.send({"type": "http.response.body", "body": b""})
 
     def _record(self, scope: Scope, exchange: "_Exchange", duration_s: float) -> None:
+        if scope["state"].get("relayed"):  # by the worker that answered it
+            return
         # The template, not the path: a label that callers can choose would fill the memory.
         route = getattr(scope.get("route"), "path", "unmatched")
         status = exchange.status or 499
@@ -113,7 +118,7 @@ class RequestLimits:
         )
         if route in QUIET_ROUTES and status < 400:
             return
-        structlog.get_logger().info(
+        _log.info(
             "request",
             method=scope["method"],
             route=route,
@@ -196,7 +201,7 @@ def _too_large(max_body_bytes: int) -> BodyTooLarge:
 def _request_id(scope: Scope) -> str:
     """The caller's id where it is harmless to log, else a new one."""
     given = Headers(scope=scope).get("x-request-id", "")
-    return given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    return given if REQUEST_ID.fullmatch(given) else new_request_id()
 
 
 def _content_length(scope: Scope) -> int:

@@ -49,10 +49,12 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "bundle_invalid": 503,
     "bundle_missing": 503,
     "draining": 503,
+    "leader_unavailable": 503,
     "model_unloaded": 503,
     "not_ready": 503,
     "state_unavailable": 503,
     "stopping": 503,
+    "workers_disagree": 503,
     "deadline_exceeded": 504,
     "dataset_storage_full": 507,
 }

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from fend.errors import FendError
 from service.api.failed_logins import FailedLogins
 from service.runtime.metrics import Metrics
-from service.settings import Settings, SettingsError
+from service.settings import ExposureRefused, Settings, SettingsError
 
 HASHED = re.compile(r"sha256:([0-9a-f]{64})")
 """A key that is configured by its digest, so that nobody who reads the file has the key."""
@@ -39,6 +39,11 @@ class Key:
     """The SHA-256 digest of a key."""
 
     digest: bytes = field(repr=False)
+
+    @property
+    def hashed(self) -> str:
+        """As it may be configured."""
+        return f"sha256:{self.digest.hex()}"
 
     def matches(self, candidate: str) -> bool:
         """Compare in constant time, whatever the lengths."""
@@ -68,15 +73,17 @@ class Access:
         return any(key.matches(candidate) for key in keys)
 
 
-def read_access(settings: Settings) -> Access:
+def read_access(settings: Settings, own_key: str | None = None) -> Access:
     """The keys in the settings; with no admin token configured, a new one.
+
+    `own_key` is with which the service asks itself; None: a new one.
 
     Raises:
         SettingsError: a key is empty, configured twice, or its file cannot be read.
     """
     admin = _configured("admin_token", settings.admin_token, settings.admin_token_file)
     inference = _configured("inference_key", settings.inference_key, settings.inference_key_file)
-    own_key = secrets.token_urlsafe(24)
+    own_key = own_key or secrets.token_urlsafe(24)
     inference_keys = tuple(_key(text) for text in inference.split()) if inference else ()
     if admin is None:
         token = secrets.token_urlsafe(24)
@@ -90,19 +97,19 @@ def check_exposure(settings: Settings) -> None:
     """Refuse to face a network by accident.
 
     Raises:
-        SettingsError: the address is not of this machine alone, and there is no admin token of
+        ExposureRefused: the address is not of this machine alone, and there is no admin token of
             somebody's choice, or answers are open to all without that being said.
     """
     if _loopback(settings.host):
         return
     if settings.admin_token is None and settings.admin_token_file is None:
-        raise SettingsError(
+        raise ExposureRefused(
             f"host {settings.host} can be reached from other machines, and no admin token is set: "
             "set FEND_ADMIN_TOKEN_FILE (`fend key` makes one), or listen on 127.0.0.1"
         )
     closed = settings.inference_key is not None or settings.inference_key_file is not None
     if not closed and not settings.open_inference:
-        raise SettingsError(
+        raise ExposureRefused(
             f"host {settings.host} can be reached from other machines, and everybody there could "
             "ask the models: set FEND_INFERENCE_KEY_FILE, or FEND_OPEN_INFERENCE=true if that is "
             "meant, or listen on 127.0.0.1"

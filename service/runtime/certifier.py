@@ -48,7 +48,7 @@ class Certifier:
             max_workers=1,
             thread_name_prefix="certify",
             initializer=_prepare,
-            initargs=(settings.worker_priority, settings.torch_threads),
+            initargs=(settings.worker_priority, settings.torch_threads or 1),
         )
 
     async def close(self) -> None:

@@ -10,10 +10,12 @@ import ctypes
 import socket
 import struct
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.runtime.gathered_writes import GatheredWrites
 
 if TYPE_CHECKING:
     from service.api.gate import Gate
@@ -64,7 +66,8 @@ def protocol(head_timeout_s: float, max_connections: int, gate: "Gate") -> type[
         _refused = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
+            gathered = cast(asyncio.Transport, GatheredWrites(transport, self.loop))
+            super().connection_made(gathered)
             if len(self.connections) > max_connections:
                 next(iter(waiting), self).transport.abort()
             if not transport.is_closing():

@@ -84,13 +84,18 @@ def frozen(served: Served, image: Tensor) -> Forward:
             )
             graph = torch.jit.freeze(traced)
         for size in BATCHES:
-            _compare(served(images[:size]), Outputs(*graph(images[:size])))
+            compare(served(images[:size]), Outputs(*graph(images[:size])))
     except RuntimeError as error:
         raise GraphDisagrees(f"it cannot be traced: {str(error).splitlines()[0]}") from error
     return lambda batch: Outputs(*graph(batch))
 
 
-def _compare(eager: Outputs, graph: Outputs) -> None:
+def compare(eager: Outputs, graph: Outputs) -> None:
+    """Both are of the same batch.
+
+    Raises:
+        GraphDisagrees: they differ by more than `TOLERANCE`.
+    """
     for name, one, other in zip(Outputs._fields, eager, graph, strict=True):
         if one.shape != other.shape or not torch.allclose(
             one.float(), other.float(), rtol=0, atol=TOLERANCE, equal_nan=True

@@ -5,26 +5,31 @@ Never an image, never a token.
 
 import logging
 import sys
-from typing import Literal
+from typing import Any
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 from service.runtime.traces import add_trace_id
+from service.settings import LogFormat
 
 
-def configure_logs(log_format: Literal["console", "json"]) -> None:
-    """Set up logging for the whole process, the libraries' warnings included; call once."""
+def configure_logs(log_format: LogFormat, worker: int | None = None) -> None:
+    """Set up logging for the whole process, the libraries' warnings included; call once.
+
+    Each line names `worker`, where there are several.
+    """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         add_trace_id,
+        *([] if worker is None else [_of_worker(worker)]),
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     # Plain tracebacks: the richer ones show local variables, so images and tokens.
     renderers: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-        if log_format == "json"
+        if log_format == "json" or (log_format == "auto" and not sys.stdout.isatty())
         else [
             structlog.dev.ConsoleRenderer(
                 colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback
@@ -34,7 +39,8 @@ def configure_logs(log_format: Literal["console", "json"]) -> None:
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        # One write a line, or the lines of several workers mix.
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)
@@ -45,3 +51,11 @@ def configure_logs(log_format: Literal["console", "json"]) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _of_worker(worker: int) -> Processor:
+    def add(_logger: Any, _method: str, event: EventDict) -> EventDict:
+        event["worker"] = worker
+        return event
+
+    return add

@@ -43,6 +43,8 @@ class Repository:
         self._choices = choices
         self._metrics = metrics
         self._models: dict[str, ServingModel | RefusedModel] = {}
+        self.chosen: dict[str, Choice] = {}
+        """What had been decided when the models were opened, or followed since."""
         self.missing: dict[str, str] = {}
         """The versions that were to serve and were not on disk at the start, by model."""
 
@@ -66,9 +68,9 @@ class Repository:
                 "set FEND_DEFAULT_MODEL to one of them"
             )
         self._loader.open()
-        choices = await asyncio.to_thread(self._choices.read)
+        self.chosen = await asyncio.to_thread(self._choices.read)
         for name, folder in folders.items():
-            await self._open_one(folder, choices.get(name))
+            await self._open_one(folder, self.chosen.get(name))
         unloaded = any(isinstance(m.error, ModelUnloaded) for m in self.refused().values())
         if not self.serving() and not unloaded:
             reasons = [f"{name}: {model.error}" for name, model in self.refused().items()]
@@ -131,9 +133,9 @@ class Repository:
         self._models[name] = model
         self.missing.pop(name, None)
         if isinstance(before, ServingModel):
-            self._metrics.model_info.remove(*_info(before))
+            self._metrics.serves_no_more(*_info(before))
         if isinstance(model, ServingModel):
-            self._metrics.model_info.labels(*_info(model)).set(1)
+            self._metrics.serves(*_info(model))
             # From 0 on, or Prometheus would miss the first answer of each.
             for label in model.manifest.content.labels:
                 self._metrics.predictions.labels(name, model.manifest.version, label)

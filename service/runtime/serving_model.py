@@ -14,6 +14,7 @@ from service.model_limits import Limits
 from service.runtime.batcher import Batcher
 from service.runtime.engine import Answer, Engine, pick_device
 from service.runtime.metrics import Metrics
+from service.runtime.threads import most_threads
 from service.settings import Settings
 
 
@@ -63,8 +64,6 @@ class ModelLoader:
         self._thread = ThreadPoolExecutor(
             max_workers=1,
             thread_name_prefix="inference",
-            initializer=torch.set_num_threads,
-            initargs=(self._settings.torch_threads,),
         )
 
     async def close(self) -> None:
@@ -96,7 +95,10 @@ class ModelLoader:
                 "put it into a folder of that name"
             )
         limits = settings.limits_of(name)
-        engine = Engine(bundle, self._device, self.thread, self._metrics)
+        engine = Engine(
+            bundle, self._device, self.thread, self._metrics,
+            threads=settings.torch_threads, most_threads=most_threads(settings.workers),
+        )  # fmt: skip
         try:
             await engine.warm_up(limits.max_batch)
         except RuntimeError as error:
@@ -108,6 +110,7 @@ class ModelLoader:
             max_batch=limits.max_batch,
             capacity=limits.queue_size,
             metrics=self._metrics,
+            infer_here=engine.infer_here if self._device.type == "cpu" else None,
         )
         batcher.start()
         # Twice the threads, so that none waits for the event loop to bring the next task.

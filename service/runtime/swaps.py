@@ -4,6 +4,8 @@ load and warm the new --> keep the decision --> it takes the traffic --> drain a
 """
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -41,12 +43,15 @@ class Swaps:
         loader: ModelLoader,
         choices: Choices,
         metrics: Metrics,
+        tell_others: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`tell_others` returns when the other processes of the service have followed."""
         self._models_dir = settings.models_dir
         self._repository = repository
         self._loader = loader
         self._choices = choices
         self._metrics = metrics
+        self._tell_others = tell_others
         self._changing = asyncio.Lock()
 
     async def activate(self, name: str, version: str) -> ServingModel:
@@ -58,7 +63,7 @@ class Swaps:
             VersionRefused: it does not work; nothing has changed.
             StateUnavailable: the decision cannot be kept; nothing has changed.
         """
-        async with self._changing:
+        async with self._change():
             await self._repository.look_for_new()
             return await self._activate(name, version)
 
@@ -68,7 +73,7 @@ class Swaps:
         Raises:
             NoPreviousVersion, and what `activate` does.
         """
-        async with self._changing:
+        async with self._change():
             self._repository.entry(name)
             choice = await self._choice(name)
             version = choice.unloaded or choice.previous
@@ -83,7 +88,7 @@ class Swaps:
         Raises:
             BundleMissing, BundleCorrupt: there is no such version, and what `activate` does.
         """
-        async with self._changing:
+        async with self._change():
             await self._repository.look_for_new()
             model = self._repository.entry(name)
             if isinstance(model, ServingModel):
@@ -100,7 +105,7 @@ class Swaps:
         Raises:
             ModelUnknown, StateUnavailable.
         """
-        async with self._changing:
+        async with self._change():
             await self._repository.look_for_new()
             old = self._repository.entry(name)
             choice = await self._choice(name)
@@ -109,6 +114,39 @@ class Swaps:
             self._repository.put_unloaded(name)
             await _retire(old)
             self._metrics.model_swaps.labels(name, "unloaded").inc()
+
+    async def follow(self) -> None:
+        """Serve what another process of this service has decided.
+
+        Raises:
+            StateUnavailable, VersionUnknown, BundleError: it cannot be; what served before does.
+        """
+        async with self._changing:
+            await self._repository.look_for_new()
+            for name, choice in (await asyncio.to_thread(self._choices.read)).items():
+                if choice != self._repository.chosen.get(name):
+                    await self._follow(name, choice.active)
+                    self._repository.chosen[name] = choice
+
+    async def _follow(self, name: str, version: str | None) -> None:
+        old = self._repository.entry(name)
+        if version == (old.manifest.version if isinstance(old, ServingModel) else None):
+            return
+        if version is None:
+            self._repository.put_unloaded(name)
+        else:
+            folder = await asyncio.to_thread(self._repository.folder_of, name, version)
+            self._repository.put(name, await self._loader.load(folder, name))
+        await _retire(old)
+        structlog.get_logger().info("version followed", model=name, version=version)
+
+    @asynccontextmanager
+    async def _change(self) -> AsyncIterator[None]:
+        """One at a time, each to its end in every process."""
+        async with self._changing:
+            yield
+            if self._tell_others is not None:
+                await self._tell_others()
 
     async def _activate(self, name: str, version: str) -> ServingModel:
         old = self._repository.entry(name)

@@ -113,6 +113,6 @@ def test_a_public_address_needs_a_choice(tiny_bundle_dir: Path, tmp_path: Path) 
          "--models-dir", str(tiny_bundle_dir), "--state-dir", str(tmp_path)],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert done.returncode == 3
+    assert done.returncode == 4
     assert "no admin token is set" in done.stderr
     assert "Traceback" not in done.stderr

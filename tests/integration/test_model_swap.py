@@ -291,7 +291,7 @@ def test_limits_for_a_model_that_there_is_not_end_the_start(
          "--port", "0", "--device", "cpu"],
         env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    assert done.returncode == 3
+    assert done.returncode == 2
     assert "model_limits: there is no model 'nobody'" in done.stderr
     assert "which has mnist" in done.stderr
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from service.cli import EXIT_CODES, STARTUP_FAILURE
 
 PNG_TYPE = {"Content-Type": "image/png"}
 Digits = list[tuple[bytes, str]]
@@ -97,24 +100,40 @@ print([name for name in sys.modules if name.split(".")[0] in ("torchvision", "tr
     assert done.stdout.strip().splitlines()[-1] == "[]", done.stderr
 
 
-@pytest.mark.parametrize("what", ["no models", "port in use", "no such device", "empty token"])
-def test_a_failed_start_is_one_clear_line_and_exit_code_3(
-    what: str, tiny_bundle_dir: Path, tmp_path: Path
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("code", "exit_code"), [item for item in EXIT_CODES.items() if item[0] != "workers_failed"]
+)
+def test_a_failed_start_is_one_clear_line_and_an_exit_code_of_its_own(
+    code: str, exit_code: int, workers: int, tiny_bundle_dir: Path, tmp_path: Path
 ) -> None:
+    used_state = tmp_path / "a file"
+    used_state.touch()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        flags, says = {
-            "no models": (["--models-dir", str(tmp_path)], "FEND_MODELS_DIR"),
-            "port in use": (["--port", str(port)], f"127.0.0.1:{port}"),
-            "no such device": (["--device", "abacus"], "abacus"),
-            "empty token": (["--admin-token", ""], "token"),
-        }[what]
+        failing = {
+            "settings_invalid": (["--admin-token", ""], "token"),
+            "exposure_refused": (["--host", "0.0.0.0"], "FEND_ADMIN_TOKEN_FILE"),
+            "port_unavailable": (["--port", str(port)], f"127.0.0.1:{port}"),
+            "no_models": (["--models-dir", str(tmp_path)], "FEND_MODELS_DIR"),
+            "device_unavailable": (["--device", "abacus"], "abacus"),
+            "state_unavailable": (["--state-dir", str(used_state)], str(used_state)),
+        }
+        flags, says = failing[code]
         usual = ["--models-dir", str(tiny_bundle_dir), "--port", "0", "--device", "cpu"]
+        usual += ["--workers", str(workers)]
         done = start([sys.executable, "-m", "service", *usual, *flags], cwd=tmp_path)
-    assert done.returncode == 3
     [line] = done.stderr.strip().splitlines()
     assert says in line
+    assert done.returncode == exit_code
     assert done.stdout == ""
+
+
+def test_every_exit_code_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "deploying.md").read_text()
+    table = page.split("| exit code |")[1].split("\n\n")[0]
+    codes = [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)]
+    assert codes == sorted({0, 1, STARTUP_FAILURE, *EXIT_CODES.values()})
 
 
 def test_a_generated_token_is_shown_once_and_works(tiny_bundle_dir: Path, tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def test_a_crowd_is_refused_as_one_caller_is(
     refused = [(head, body) for head, body in answers if " 429 " in head]
     assert len(refused) + sum(" 200 " in head for head, _ in answers) == 2 * AT_ONCE
     assert logged < len(refused), "none was refused at the gate"
+    assert "refused at the gate" in server.output()
     for head, body in refused:
         assert "\r\nretry-after: " in head
         assert "\r\ncontent-type: application/problem+json\r\n" in head

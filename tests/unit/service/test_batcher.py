@@ -66,6 +66,46 @@ def test_one_alone_does_not_wait_and_those_who_wait_go_together() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("slow", [False, True])
+def test_who_is_alone_with_a_quick_model_is_answered_without_another_thread(slow: bool) -> None:
+    here: list[int] = []
+
+    def infer_here(items: Sequence[int]) -> list[int | FendError]:
+        here.extend(items)
+        return [FendError("7 is refused") if item == 7 else 2 * item for item in items]
+
+    async def infer(items: Sequence[int]) -> list[int | FendError]:
+        await asyncio.sleep(0.02 if slow else 0)
+        return [2 * item for item in items]
+
+    async def scenario() -> None:
+        batcher = Batcher[int, int](
+            infer, max_batch=8, capacity=100, metrics=Metrics(), infer_here=infer_here
+        )
+        batcher.start()
+
+        async def ask(item: int) -> int:
+            with batcher.admission():
+                return await result(batcher, item)
+
+        assert await ask(1) == 2, "how long it takes is not known yet"
+        assert here == []
+        if slow:
+            assert await ask(2) == 4
+            assert here == [], "the event loop has others to serve"
+        else:
+            assert [await ask(2), await ask(3)] == [4, 6]
+            assert here == [2, 3]
+            with pytest.raises(FendError, match="7 is refused"):
+                await ask(7)
+            here.clear()
+            assert await asyncio.gather(ask(4), ask(5)) == [8, 10]
+            assert here == []
+        await batcher.stop()
+
+    asyncio.run(scenario())
+
+
 def test_a_bad_item_fails_alone() -> None:
     async def scenario() -> None:
         model = Doubler()

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from service.api.failed_logins import ADDRESSES, MOST, FailedLogins, TooManyFailures
 from service.api.security import check_exposure, read_access
 from service.key_cli import key as key_command
-from service.settings import Settings, SettingsError
+from service.settings import ExposureRefused, Settings, SettingsError
 
 
 def test_the_admin_token_is_generated_read_or_refused(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_the_service_faces_a_network_only_on_purpose(settings, refused) -> None:
     if refused is None:
         check_exposure(Settings(**settings))
     else:
-        with pytest.raises(SettingsError, match=refused):
+        with pytest.raises(ExposureRefused, match=refused):
             check_exposure(Settings(**settings))
 
 

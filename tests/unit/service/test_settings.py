@@ -25,7 +25,7 @@ def test_flags_win_over_the_environment_which_wins_over_defaults(
     [
         ({"port": 70_000}, "port"),
         ({"max_batch": 0}, "max_batch"),
-        ({"workers": 2}, "workers"),
+        ({"workers": 0}, "workers"),
         ({"model_limits": "{"}, "model_limits: .* no JSON"),
         ({"model_limits": "[]"}, "model_limits"),
         ({"model_limits": '{"mnist": {"queue": 4}}'}, "model_limits.mnist.queue: "),
