@@ -134,4 +134,5 @@ def _job(
         seed,
         loss,
         validate,
+        average=section.average,
     )

@@ -127,6 +127,7 @@ def denoiser_fit(
         loss,
         validate,
         pictures,
+        section.average,
     )
 
 

@@ -96,6 +96,7 @@ def ibp_fit(recipe: Recipe, classifier: nn.Module, splits: Splits, device: torch
         recipe.seed + 1,
         loss,
         validate,
+        average=section.average,
     )
 
 

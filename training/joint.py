@@ -97,4 +97,5 @@ def joint_fit(
         recipe.seed + 1,
         loss,
         validate,
+        average=section.average,
     )

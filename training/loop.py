@@ -1,6 +1,7 @@
 """The one training loop: epochs, checkpoints, resume, progress, TensorBoard."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from fend.errors import FendError
+from training.average import Average
 from training.recipe import Optimiser
 
 
@@ -59,6 +61,8 @@ class Fit:
     """Figures on held-out images, by name; `score` is the one that selects the best epoch."""
     pictures: Callable[[], Tensor] | None = None
     """An image grid (C,H,W) in [0, 1] for TensorBoard."""
+    average: float | None = None
+    """Decay of the moving average of the weights, which is then what is validated and kept."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,9 @@ def fit(job: Fit, folder: Path, *, resume: bool, console: Console, cut: bool = F
     folder.mkdir(parents=True, exist_ok=True)
     optimiser = _build_optimiser(job)
     scheduler = _build_schedule(job, optimiser)
-    wanted = resume or cut
-    state = _State.load(folder, job.module, optimiser, scheduler) if wanted else _State.fresh()
+    average = None if job.average is None else Average(job.module, job.average)
+    live = _Live(job.module, optimiser, scheduler, average)
+    state = _State.load(folder, live) if resume or cut else _State.fresh()
     if cut and not state.best_weights:
         raise NothingToCut(f"there is no finished epoch in {folder}; train first")
     last = state.epoch if cut else job.epochs
@@ -94,25 +99,45 @@ def fit(job: Fit, folder: Path, *, resume: bool, console: Console, cut: bool = F
         epochs_bar = bars.add_task("epochs", total=job.epochs, completed=state.epoch)
         for epoch in range(state.epoch, last):
             batch_bar = bars.add_task(f"epoch {epoch + 1}", total=_steps(job))
-            means = _train_epoch(job, optimiser, scheduler, epoch, lambda: bars.advance(batch_bar))  # noqa: B023
+            means = _train_epoch(job, live, epoch, lambda: bars.advance(batch_bar))  # noqa: B023
             bars.remove_task(batch_bar)
-            figures = job.validate()
+            with live.averaged():
+                figures = job.validate()
+                state = state.after(epoch, figures, job.module)
             _report(board, console, epoch, means, figures)
             if job.pictures is not None and (epoch % 5 == 0 or epoch + 1 == job.epochs):
                 board.add_image("clean | adversarial | denoised", job.pictures(), epoch)
-            state = state.after(epoch, figures, job.module)
-            state.save(folder, job.module, optimiser, scheduler)
+            state.save(folder, live)
             bars.advance(epochs_bar)
     job.module.load_state_dict(state.best_weights)
     return Outcome(state.best_figures, state.epoch)
 
 
+@dataclass(frozen=True)
+class _Live:
+    """All that changes with each step."""
+
+    module: nn.Module
+    optimiser: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    average: Average | None
+
+    def step(self, loss: Tensor) -> None:
+        """One step down `loss`."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        self.scheduler.step()
+        if self.average is not None:
+            self.average.update(self.module)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The module is inside as it would be kept."""
+        return nullcontext() if self.average is None else self.average.worn_by(self.module)
+
+
 def _train_epoch(
-    job: Fit,
-    optimiser: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-    epoch: int,
-    advance: Callable[[], object],
+    job: Fit, live: _Live, epoch: int, advance: Callable[[], object]
 ) -> dict[str, float]:
     """One pass over the images; the mean of each term of the loss."""
     generator = torch.Generator().manual_seed(job.seed * 100_003 + epoch)
@@ -121,11 +146,7 @@ def _train_epoch(
     for step, indices in enumerate(_batches(job, generator)):
         progress = (epoch + step / _steps(job)) / job.epochs
         terms = job.loss(indices, Moment(progress, generator))
-        total = torch.stack(list(terms.values())).sum()
-        optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        scheduler.step()
+        live.step(torch.stack(list(terms.values())).sum())
         for name, value in terms.items():
             # A tensor until the epoch ends: a number would make the step wait for its device.
             sums[name] = sums.get(name, torch.zeros(())) + value.detach() * len(indices)
@@ -179,21 +200,17 @@ class _State:
         return cls(0, {}, {})
 
     @classmethod
-    def load(
-        cls,
-        folder: Path,
-        module: nn.Module,
-        optimiser: torch.optim.Optimizer,
-        scheduler: torch.optim.lr_scheduler.LRScheduler,
-    ) -> "_State":
+    def load(cls, folder: Path, live: _Live) -> "_State":
         path = folder / "checkpoint.pt"
         if not path.is_file():
             return cls.fresh()
         # weights_only: tensors and plain containers, never arbitrary pickled objects.
         saved: dict[str, Any] = torch.load(path, weights_only=True)
-        module.load_state_dict(saved["module"])
-        optimiser.load_state_dict(saved["optimiser"])
-        scheduler.load_state_dict(saved["scheduler"])
+        live.module.load_state_dict(saved["module"])
+        live.optimiser.load_state_dict(saved["optimiser"])
+        live.scheduler.load_state_dict(saved["scheduler"])
+        if live.average is not None:
+            live.average.restore(**saved["average"])
         return cls(saved["epoch"], saved["best_figures"], saved["best_weights"])
 
     def after(self, epoch: int, figures: dict[str, float], module: nn.Module) -> "_State":
@@ -202,22 +219,17 @@ class _State:
         weights = {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
         return _State(epoch + 1, figures, weights)
 
-    def save(
-        self,
-        folder: Path,
-        module: nn.Module,
-        optimiser: torch.optim.Optimizer,
-        scheduler: torch.optim.lr_scheduler.LRScheduler,
-    ) -> None:
+    def save(self, folder: Path, live: _Live) -> None:
         unfinished = folder / "checkpoint.part"
         torch.save(
             {
                 "epoch": self.epoch,
                 "best_figures": self.best_figures,
                 "best_weights": self.best_weights,
-                "module": module.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "scheduler": scheduler.state_dict(),
+                "module": live.module.state_dict(),
+                "optimiser": live.optimiser.state_dict(),
+                "scheduler": live.scheduler.state_dict(),
+                "average": None if live.average is None else live.average.state(),
             },
             unfinished,
         )

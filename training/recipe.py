@@ -93,6 +93,8 @@ class ClassifierSection(_Section):
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=1)
     optimiser: Optimiser = Optimiser(kind="sgd", learning_rate=0.01, momentum=0.5)
+    average: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of the moving average of the weights, which is kept in place of the last weights."""
     augment: bool = False
     """Shift images by up to 4 pixels and mirror half of them: usual for photographs."""
     adversarial: AdversarialSection | None = None
@@ -232,6 +234,8 @@ class DenoiserSection(_Section):
     """0 for a denoiser that does not learn, such as a median filter."""
     batch_size: int = Field(default=128, ge=1)
     optimiser: Optimiser = Optimiser(learning_rate=1e-3, weight_decay=1e-5)
+    average: float | None = Field(default=None, gt=0, lt=1)
+    """As the classifier's."""
 
 
 class Recipe(_Section):

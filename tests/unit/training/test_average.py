@@ -1,0 +1,75 @@
+"""What is kept of a training with an average is the average, also after a stop."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from training.average import Average
+from training.loop import Fit, Moment, fit
+from training.recipe import Optimiser
+
+INPUTS = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+QUIET = Console(quiet=True)
+
+
+def job(epochs: int, average: float | None, stop_after: int | None = None) -> Fit:
+    torch.manual_seed(0)
+    module = nn.Linear(3, 1)
+    validated = 0
+
+    def loss(indices: Tensor, moment: Moment) -> dict[str, Tensor]:
+        noise = torch.randn(len(indices), generator=moment.generator)
+        return {
+            "error": (module(INPUTS[indices])[:, 0] - INPUTS[indices].sum(1) + noise)
+            .square()
+            .mean()
+        }
+
+    def validate() -> dict[str, float]:
+        nonlocal validated
+        validated += 1
+        if stop_after is not None and validated > stop_after:
+            raise KeyboardInterrupt
+        with torch.no_grad():
+            return {"score": -float((module(INPUTS)[:, 0] - INPUTS.sum(1)).square().mean())}
+
+    return Fit(
+        module, Optimiser(kind="sgd", learning_rate=0.1), epochs, 4, 40, 0, loss, validate,
+        average=average,
+    )  # fmt: skip
+
+
+def test_the_average_is_calmer_than_the_last_step(tmp_path: Path) -> None:
+    last, averaged = job(60, None), job(60, 0.99)
+    fit(last, tmp_path / "last", resume=False, console=QUIET)
+    fit(averaged, tmp_path / "averaged", resume=False, console=QUIET)
+    wanted = torch.ones(1, 3)
+    distances = [(one.module.weight - wanted).norm() for one in (averaged, last)]  # type: ignore[operator]
+    assert distances[0] < distances[1] / 2
+
+
+def test_a_stopped_training_resumes_to_the_same_average(tmp_path: Path) -> None:
+    undisturbed = job(4, 0.9)
+    fit(undisturbed, tmp_path / "undisturbed", resume=False, console=QUIET)
+    with suppress(KeyboardInterrupt):
+        fit(job(4, 0.9, stop_after=2), tmp_path / "stopped", resume=False, console=QUIET)
+    resumed = job(4, 0.9)
+    fit(resumed, tmp_path / "stopped", resume=True, console=QUIET)
+    for name, value in undisturbed.module.state_dict().items():
+        assert torch.equal(resumed.module.state_dict()[name], value)
+
+
+def test_a_module_has_its_own_weights_again_after_it_wore_the_average() -> None:
+    module = nn.Linear(2, 1)
+    average = Average(module, 0.5)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with torch.no_grad():
+        module.weight.add_(1.0)
+    average.update(module)
+    with average.worn_by(module):
+        moved = module.weight - before["weight"]
+        assert ((moved > 0) & (moved < 1.0)).all()
+    assert torch.allclose(module.weight, before["weight"] + 1)
