@@ -77,7 +77,10 @@ def _mlserver(**given: object) -> Variant:
     return {"BENCH_MLSERVER": json.dumps(given)}
 
 
-FEND = Peer("Fend", ["-m", "service"], "fend", path="/v1/classify")
+FEND = Peer(
+    "Fend", ["-m", "service"], "fend", path="/v1/classify",
+    variants=[{}, {"FEND_WORKERS": "2"}],
+)  # fmt: skip
 NULL = Peer("Fend, the model a constant", _module("null"), "fend", path="/v1/classify", checked=0)
 NAIVE_ASYNC = Peer("FastAPI, `async def`", _uvicorn("naive_async"))
 NAIVE_DEF = Peer("FastAPI, `def`", _uvicorn("naive_def"))

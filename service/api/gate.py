@@ -27,6 +27,26 @@ FEWEST = 64
 """Requests that may always be in the works: some read their body, or are probes."""
 
 
+ID_CHARACTERS = len(new_request_id())
+_BODY = json.dumps(
+    {
+        "type": "about:blank",
+        "title": "Too Many Requests",
+        "status": 429,
+        "detail": DETAIL,
+        "instance": PATH,
+        "code": "overloaded",
+        "request_id": "%b",
+    }
+).encode()
+_RESPONSE = (
+    f"HTTP/1.1 429 Too Many Requests\r\n%bcontent-length: {len(_BODY) - 2 + ID_CHARACTERS}\r\n"
+    f"content-type: {MEDIA_TYPE}\r\nretry-after: {RETRY_AFTER_S}\r\nx-request-id: %b\r\n"
+    "x-content-type-options: nosniff\r\n%b\r\n%b"
+).encode()
+"""Made once: only these places differ from one refusal to another."""
+
+
 class Gate:
     """Shut for a model while its queue is full and as many requests are in the works, and not
     before `FEWEST` are. What is asked of other models still comes in."""
@@ -40,11 +60,14 @@ class Gate:
 
     def shut(self, in_the_works: int, url: bytes) -> bool:
         """Whether a request for an answer is to be refused now."""
-        path, _, query = url.partition(b"?")
-        if in_the_works < FEWEST or path != URL:
+        if in_the_works < FEWEST or not url.startswith(URL):
             return False
+        path, _, query = url.partition(b"?")
+        if path != URL:
+            return False
+        name = dict(parse_qsl(query.decode("latin-1"))).get("model") if query else None
         try:
-            model = self._repository.get(dict(parse_qsl(query.decode("latin-1"))).get("model"))
+            model = self._repository.get(name)
         except (FendError, ValueError):
             return False  # the app says what is wrong with it
         return in_the_works >= model.limits.queue_size and model.batcher.full
@@ -54,29 +77,10 @@ class Gate:
         self._rejected.inc()
         self._duration.observe(0.0)
         self._log()
-        request_id = new_request_id()
-        body = json.dumps(
-            {
-                "type": "about:blank",
-                "title": "Too Many Requests",
-                "status": 429,
-                "detail": DETAIL,
-                "instance": PATH,
-                "code": "overloaded",
-                "request_id": request_id,
-            }
-        )
-        head = b"".join(b"%b: %b\r\n" % header for header in default_headers)
-        connection = "connection: close\r\n" if close else ""
-        return (
-            b"HTTP/1.1 429 Too Many Requests\r\n"
-            + head
-            + (
-                f"content-length: {len(body)}\r\ncontent-type: {MEDIA_TYPE}\r\n"
-                f"retry-after: {RETRY_AFTER_S}\r\nx-request-id: {request_id}\r\n"
-                f"x-content-type-options: nosniff\r\n{connection}\r\n{body}"
-            ).encode()
-        )
+        head = b"".join([b"%b: %b\r\n" % header for header in default_headers])
+        connection = b"connection: close\r\n" if close else b""
+        request_id = new_request_id().encode()
+        return _RESPONSE % (head, request_id, connection, _BODY % request_id)
 
     def _log(self) -> None:
         self._unlogged += 1
