@@ -178,7 +178,7 @@ def _audit(cell: Cell) -> AuditSpec:
 
 def _key(cell: Cell, seed: int) -> str:
     """Digest of what decides the numbers."""
-    recipe = cell.written(seed).model_dump(mode="json", exclude={"summary"})
+    recipe = cell.written(seed).model_dump(mode="json", exclude={"summary"}, exclude_none=True)
     decides = [recipe, _audit(cell).model_dump(mode="json")]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
 

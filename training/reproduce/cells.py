@@ -73,8 +73,9 @@ class Cell:
     def key(self) -> str:
         """Digest of what decides the result: a result with another key is of another cell."""
         decides = [
-            self.recipe.model_dump(mode="json", exclude={"summary"}), list(self.levels),
-            list(self.epsilons), self.images,
+            # Without what is not set: a new key of recipes must not make every cell another one.
+            self.recipe.model_dump(mode="json", exclude={"summary"}, exclude_none=True),
+            list(self.levels), list(self.epsilons), self.images,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
 
