@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, ClassVar, TypeVar
 
 from fastapi import Request
@@ -72,7 +72,10 @@ class Answering:
     ) -> None:
         self._repository = repository
         self._decoders = decoders
-        self._metrics = metrics
+        # To look a label up takes longer than to count.
+        self._predictions = cache(metrics.predictions.labels)
+        self._suspicion = cache(metrics.suspicion_score.labels)
+        self._compute = cache(metrics.inference_compute.labels)
         self._traces = traces
         self._max_request_images = settings.max_request_images
         self._limits = DecodeLimits(settings.max_body_bytes, settings.max_pixels)
@@ -155,24 +158,15 @@ class Answering:
             ImageError, TensorInvalid, DeadlineExceeded, AnswerNotFinite.
         """
         started_s = time.monotonic()
-        try:
-            async with asyncio.timeout(deadline_s - started_s):
-                spec = model.manifest.content.input
-                with self._traces.span("decode"):
-                    if small:
-                        picture = self._timed("decode", lambda: read(spec, self._limits))
-                    else:
-                        picture = await self.off_loop(
-                            model, "decode", lambda: read(spec, self._limits)
-                        )
-                decoded_s = time.monotonic()
-                with self._traces.span("infer"):  # the wait in the queue included
-                    served = await model.batcher.submit(picture.pixels, deadline_s)
-        except TimeoutError as error:
-            waited_s = deadline_s - started_s
-            raise DeadlineExceeded(
-                f"no answer within {waited_s:.3g} s; the work is dropped, retry later"
-            ) from error
+        spec = model.manifest.content.input
+        with self._traces.span("decode"):
+            if small:
+                picture = self._timed("decode", lambda: read(spec, self._limits))
+            else:
+                picture = await self._read_off_loop(model, read, deadline_s - started_s)
+        decoded_s = time.monotonic()
+        with self._traces.span("infer"):  # the wait in the queue included
+            served = await model.batcher.submit(picture.pixels, deadline_s)
         answer = served.result
         self._count(model, answer)
         timing = {
@@ -182,14 +176,26 @@ class Answering:
         }
         return Answered(model, picture, answer, timing, deadline_s)
 
+    async def _read_off_loop(
+        self, model: ServingModel, read: PictureReader, limit_s: float
+    ) -> Picture:
+        spec = model.manifest.content.input
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self.off_loop(model, "decode", lambda: read(spec, self._limits))
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"no answer within {limit_s:.2g} s; the work is dropped, retry later"
+            ) from error
+
     def _count(self, model: ServingModel, answer: Answer) -> None:
         name, version, content = model.manifest.name, model.manifest.version, model.manifest.content
         label = content.labels[
             max(range(len(content.labels)), key=answer.probabilities.__getitem__)
         ]
-        self._metrics.predictions.labels(name, version, label).inc()
+        self._predictions(name, version, label).inc()
         flagged = "true" if answer.suspicion > content.suspicion.threshold else "false"
-        self._metrics.suspicion_score.labels(name, flagged).observe(answer.suspicion)
+        self._suspicion(name, flagged).observe(answer.suspicion)
 
     async def off_loop(self, model: ServingModel, stage: str, work: Callable[[], T]) -> T:
         """Run `work` for `model` in a decode thread when it is its turn; measured as `stage`."""
@@ -203,7 +209,7 @@ class Answering:
             return work()
         finally:
             duration_s = time.perf_counter() - started_s
-            self._metrics.inference_compute.labels(stage).observe(duration_s)
+            self._compute(stage).observe(duration_s)
 
 
 async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

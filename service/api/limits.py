@@ -7,6 +7,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -62,7 +63,7 @@ class RequestLimits:
         self._max_body_bytes = max_body_bytes
         self._receive_timeout_s = receive_timeout_s
         self._exceptions = exceptions
-        self._metrics = metrics
+        self._duration = cache(metrics.http_request_duration.labels)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -113,9 +114,7 @@ class RequestLimits:
         # The template, not the path: a label that callers can choose would fill the memory.
         route = getattr(scope.get("route"), "path", "unmatched")
         status = exchange.status or 499
-        self._metrics.http_request_duration.labels(scope["method"], route, status).observe(
-            duration_s
-        )
+        self._duration(scope["method"], route, status).observe(duration_s)
         if route in QUIET_ROUTES and status < 400:
             return
         _log.info(

@@ -1,7 +1,8 @@
 """From the body of a request to the pixels a model takes, and the wait for its answer."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from fend.answers import InputReport
 from fend.errors import FendError
 from fend.images import DecodeLimits, InputSpec, decode
+from service.runtime.hangup import HANGUP, Hangup
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp")
 TENSOR_TYPE = "application/json"
@@ -179,22 +181,38 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     assert task is not None
     left = False
 
-    def leave(leaving: asyncio.Task[None]) -> None:
+    def leave() -> None:
         nonlocal left
-        if not leaving.cancelled():
-            left = task.cancel()
+        left = task.cancel()
 
-    # One task beside this one, not two: at thousands of requests a second that is seen.
+    with _told_of_leaving(request, leave):
+        try:
+            return await work
+        except asyncio.CancelledError as error:
+            if left and not task.uncancel():
+                raise ClientGone("the client left before the answer") from error
+            raise
+
+
+@contextmanager
+def _told_of_leaving(request: Request, leave: Callable[[], None]) -> Iterator[None]:
+    """`leave` is called when the client leaves."""
+    hangup: Hangup | None = request.scope.get("extensions", {}).get(HANGUP)
+    if hangup is not None:  # our own connections say it; a task that waits for it costs more
+        with hangup.tells(leave):
+            yield
+        return
+
+    def over(leaving: asyncio.Task[None]) -> None:
+        if not leaving.cancelled():
+            leave()
+
     leaving = asyncio.ensure_future(_disconnect(request))
-    leaving.add_done_callback(leave)
+    leaving.add_done_callback(over)
     try:
-        return await work
-    except asyncio.CancelledError as error:
-        if left and not task.uncancel():
-            raise ClientGone("the client left before the answer") from error
-        raise
+        yield
     finally:
-        leaving.remove_done_callback(leave)
+        leaving.remove_done_callback(over)
         leaving.cancel()
 
 

@@ -67,6 +67,8 @@ class _Waiting(Generic[Item, Result]):
     deadline_s: float
     since_s: float = field(default_factory=time.monotonic)
     queue_s: float = 0.0
+    late: bool = False
+    """It was told that its time is up."""
 
 
 class Batcher(Generic[Item, Result]):
@@ -154,16 +156,32 @@ class Batcher(Generic[Item, Result]):
         """The result for `item`; cancelling the caller drops the item.
 
         Raises:
-            DeadlineExceeded: its turn came too late; nothing was computed.
+            DeadlineExceeded: there was no result in time; it is not computed, or thrown away.
             Stopping.
         """
         if not self.alive:
             raise Stopping("the service is stopping; retry elsewhere")
-        future = asyncio.get_running_loop().create_future()
-        waiting = _Waiting[Item, Result](item, future, deadline_s)
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting[Item, Result](item, loop.create_future(), deadline_s)
         self._queue.put_nowait(waiting)
         self._metrics.queue_depth.inc()
-        return await waiting.future
+        if math.isinf(deadline_s):
+            return await waiting.future
+        timer = loop.call_later(deadline_s - waiting.since_s, self._give_up, waiting)
+        try:
+            return await waiting.future
+        finally:
+            timer.cancel()
+
+    def _give_up(self, waiting: _Waiting[Item, Result]) -> None:
+        waiting.late = True
+        waited_s = waiting.deadline_s - waiting.since_s
+        self._settle(
+            waiting,
+            DeadlineExceeded(
+                f"no answer within {waited_s:.2g} s; the work is dropped, retry later"
+            ),
+        )
 
     async def _work(self) -> None:
         while True:
@@ -178,11 +196,11 @@ class Batcher(Generic[Item, Result]):
     def _still_wanted(self, batch: list[_Waiting[Item, Result]]) -> list[_Waiting[Item, Result]]:
         now_s = time.monotonic()
         for waiting in batch:
+            if waiting.deadline_s <= now_s:
+                self._give_up(waiting)
             if waiting.future.done():
-                self._metrics.dropped.labels("client_gone").inc()
-            elif waiting.deadline_s <= now_s:
-                self._metrics.dropped.labels("deadline_exceeded").inc()
-                self._settle(waiting, DeadlineExceeded("the model was not free in time"))
+                reason = "deadline_exceeded" if waiting.late else "client_gone"
+                self._metrics.dropped.labels(reason).inc()
         return [waiting for waiting in batch if not waiting.future.done()]
 
     def _next(self) -> _Waiting[Item, Result]:

@@ -16,6 +16,7 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.runtime.gathered_writes import GatheredWrites
+from service.runtime.hangup import HANGUP, Hangup
 
 if TYPE_CHECKING:
     from service.api.gate import Gate
@@ -66,6 +67,8 @@ def protocol(head_timeout_s: float, max_connections: int, gate: "Gate") -> type[
         _refused = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            self._hangup = Hangup()
+            self._extensions = {HANGUP: self._hangup}
             gathered = cast(asyncio.Transport, GatheredWrites(transport, self.loop))
             super().connection_made(gathered)
             if len(self.connections) > max_connections:
@@ -85,6 +88,7 @@ def protocol(head_timeout_s: float, max_connections: int, gate: "Gate") -> type[
                 return
             self._head_came()
             super().on_headers_complete()
+            self.scope["extensions"] = cast(dict[str, dict[object, object]], self._extensions)
             if self._stopping and self.cycle is not None:
                 self.cycle.keep_alive = False
 
@@ -120,6 +124,7 @@ def protocol(head_timeout_s: float, max_connections: int, gate: "Gate") -> type[
         def connection_lost(self, exc: Exception | None) -> None:
             self._head_came()
             super().connection_lost(exc)
+            self._hangup.tell()
 
         def _await_head(self) -> None:
             self._head_came()

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import structlog
+from pydantic_core import to_json
 from structlog.typing import EventDict, Processor
 
 from service.runtime.traces import add_trace_id
@@ -28,7 +29,7 @@ def configure_logs(log_format: LogFormat, worker: int | None = None) -> None:
     ]
     # Plain tracebacks: the richer ones show local variables, so images and tokens.
     renderers: list[Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_to_json)]
         if log_format == "json" or (log_format == "auto" and not sys.stdout.isatty())
         else [
             structlog.dev.ConsoleRenderer(
@@ -59,3 +60,8 @@ def _of_worker(worker: int) -> Processor:
         return event
 
     return add
+
+
+def _to_json(event: EventDict, **_: Any) -> str:
+    # Three times as fast as the standard library's, and there is a line for each request.
+    return to_json(event, fallback=repr).decode()

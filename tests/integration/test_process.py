@@ -38,7 +38,7 @@ def test_sigterm_stops_readiness_at_once_serves_on_and_ends_well(
         assert served.json()["label"] == label
         assert server.process.wait(30) == 0
         lines = server.output()
-        assert '"event": "stopped"' in lines
+        assert '"event":"stopped"' in lines
         assert "Traceback" not in lines
 
 
