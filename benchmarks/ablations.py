@@ -4,7 +4,7 @@
     python -m benchmarks.ablations --only online static
     python -m benchmarks.ablations --table     # runs nothing
 
-A cell trains `mnist-online` (or the recipe that it names) on 10,000 images for 4 epochs with an
+A cell trains `mnist-online` (or the recipe that it names) on 10,000 images for 8 epochs with an
 8-channel U-Net, and attacks it white-box on 500 test images. Its numbers are a small JSON in
 benchmarks/reports/ablations; a cell of another recipe or audit is made again. A stopped training
 goes on from its last epoch. The budget is the same for all and far from enough for any: the table
@@ -31,7 +31,7 @@ from training.recipe import Recipe
 from training.recipe_files import load_recipe
 
 CELLS_DIR = Path("benchmarks/reports/ablations")
-BUDGET = ("data.limit=10000", "data.held_out=1000", "denoiser.epochs=4")
+BUDGET = ("data.limit=10000", "data.held_out=1000", "denoiser.epochs=8")
 
 
 @dataclass(frozen=True)

@@ -75,15 +75,18 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, on_answer: Callable[[int, bytes, bytes], None]) -> None:
         self.on_answer = on_answer
-        self.lost = False
         self._received = b""
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
+    @property
+    def lost(self) -> bool:
+        """Whether the server has left, known a moment before `connection_lost` is called."""
+        return self._transport is None or self._transport.is_closing()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
         self.on_answer(0, b"", str(exc).encode())
 
     def ask(self, request: bytes) -> None:

@@ -46,6 +46,9 @@ async def _ask_at_a_rate(question: Question, rate_per_s: float, duration_s: floa
 
     async def ask(due_s: float, number: int) -> None:
         nonlocal out, open_connections
+        while free and free[-1].lost:  # the server closes those that have been idle for long
+            free.pop()
+            open_connections -= 1
         if free:
             connection = free.pop()
         elif open_connections < MOST_CONNECTIONS:
@@ -66,13 +69,7 @@ async def _ask_at_a_rate(question: Question, rate_per_s: float, duration_s: floa
                 free.append(connection)
             else:
                 open_connections -= 1
-            connection.on_answer = lost
-
-        def lost(*_: object) -> None:
-            nonlocal open_connections
-            if connection in free:
-                free.remove(connection)
-                open_connections -= 1
+            connection.on_answer = lambda *_: None
 
         connection.on_answer = answered
         connection.ask(requests[number % len(requests)])

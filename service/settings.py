@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     max_connections: int = Field(default=1000, ge=1)
     """Most open connections; the one that has sent nothing for longest makes room for a new one."""
 
-    queue_size: int = Field(default=256, ge=1)
+    queue_size: int = Field(default=128, ge=1)
     """Images of a model that may be in the works at a time; more are refused with 429."""
 
     max_batch: int = Field(default=64, ge=1)

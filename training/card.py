@@ -118,6 +118,9 @@ def _compared(loss: LossSection) -> str:
 def _shown(recipe: Recipe) -> str:
     if recipe.joint is not None:
         return ", clean and attacked at each step through both as they are then"
+    if recipe.online is not None:
+        made = _adversarial(recipe.online.adversarial)
+        return f", clean and attacked at each step through both as they are then: {made}"
     if recipe.noise is not None:
         return f", with new Gaussian noise each time (standard deviation {recipe.noise.sigma:g})"
     section = recipe.adversaries
@@ -125,12 +128,7 @@ def _shown(recipe: Recipe) -> str:
         return ""
     attacks = ", ".join(_attack(attack) for attack in section.attacks)
     clean = " and clean images" if section.include_clean else ""
-    online = ""
-    if recipe.online:
-        share = f"{100 * recipe.online.share:.0f} %"
-        made = _attack(recipe.online.attack)
-        online = f"; {share} of each batch by {made} through the denoiser as it learns"
-    return f", as {attacks} ({_threat(section.threat)}){clean}{online}"
+    return f", as {attacks} ({_threat(section.threat)}){clean}"
 
 
 def _profile(recipe: Recipe) -> str:
@@ -187,8 +185,8 @@ def _at(recipe: Recipe) -> str:
     """The epsilon of a pipeline's `white_box` figure."""
     if recipe.ibp is not None:
         return f" at {recipe.ibp.tested_epsilon:g}"
-    if recipe.joint is not None:
-        return f" at {recipe.joint.adversarial.threat.epsilon:g}"
+    if (made := recipe.joint or recipe.online) is not None:
+        return f" at {made.adversarial.threat.epsilon:g}"
     return "" if recipe.adversaries is None else f" at {recipe.adversaries.threat.epsilon:g}"
 
 

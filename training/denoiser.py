@@ -14,14 +14,14 @@ from fend.models import build
 from fend.pipeline import Defence, frozen
 from training.adversaries import make_adversaries
 from training.data import Splits
-from training.evaluate import accuracy, white_box_accuracy
+from training.evaluate import accuracy
 from training.feature_cache import FeatureCache
 from training.guide import ClassifierGuide, GuideTap
 from training.loop import Fit, Moment, Outcome, fit
 from training.loss_networks import load_loss_network
 from training.losses import FeatureLoss
 from training.recipe import AdversariesSection, LossSection, Recipe, RecipeError
-from training.shown import NoisyShown, OnlineShown, Shown, StaticShown, with_noise
+from training.shown import NoisyShown, Shown, StaticShown, with_noise
 
 
 def train_denoiser(
@@ -90,7 +90,7 @@ def denoiser_fit(
     loss_fn.calibrate(splits.train.pixels(slice(0, 1_000)).to(device))
     features = FeatureCache(loss_fn.targets, len(splits.train), losses.cache_bytes)
     defence = Defence(denoiser, classifier)
-    shown = _shown(recipe, splits.train, train, defence)
+    shown = _shown(recipe, splits.train, train)
     selecting = list(train) if recipe.noise is None else ["noisy"]
 
     def loss(samples: Tensor, moment: Moment) -> dict[str, Tensor]:
@@ -108,10 +108,6 @@ def denoiser_fit(
             name: accuracy(defence, splits.held_out, pixels) for name, pixels in held_out.items()
         }
         scored = [figures[name] for name in selecting]
-        if recipe.online is not None and recipe.adversaries is not None:
-            threat = recipe.adversaries.threat
-            figures["white_box"] = white_box_accuracy(defence, splits.held_out, threat)
-            scored.append(figures["white_box"])
         return figures | {"score": sum(scored) / len(scored)}
 
     def pictures() -> Tensor:
@@ -147,14 +143,10 @@ def feature_loss(section: LossSection, classifier: nn.Module, data_dir: Path | N
     )
 
 
-def _shown(
-    recipe: Recipe, images: ImageSet, static: Mapping[str, Tensor], defence: Defence
-) -> Shown:
+def _shown(recipe: Recipe, images: ImageSet, static: Mapping[str, Tensor]) -> Shown:
     if recipe.noise is not None:
         return NoisyShown(recipe.noise, images)
-    if recipe.online is None or recipe.adversaries is None:
-        return StaticShown(static)
-    return OnlineShown(recipe.online, recipe.adversaries.threat, images, static, defence)
+    return StaticShown(static)
 
 
 def _feature_network(

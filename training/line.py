@@ -20,8 +20,8 @@ from training.evaluate import accuracy
 from training.export import export_bundle
 from training.foreign import digest_of
 from training.ibp import train_by_bounds
-from training.joint import train_jointly
 from training.loop import Outcome
+from training.online import train_online
 from training.recipe import Recipe, RecipeError
 
 
@@ -77,9 +77,9 @@ def run_recipe(
             console=console,
         )
         classifier = replace(classifier, module=module)
-    elif recipe.joint is not None:
+    elif recipe.online is not None or recipe.joint is not None:
         assert recipe.loss is not None, "the recipe was checked"
-        denoiser, module, outcome = train_jointly(
+        denoiser, module, outcome = train_online(
             recipe,
             classifier.module,
             feature_loss(recipe.loss, classifier.module, data_dir),

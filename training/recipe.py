@@ -124,14 +124,23 @@ class AdversariesSection(_Section):
     """Also show clean images to the denoiser; the paper does not."""
 
 
-class OnlineSection(_Section):
-    """Adversarial images made at each step through denoiser and classifier as they are then."""
+class ThroughSection(_Section):
+    """Adversarial images made at each step through denoiser and classifier as they are then.
 
-    attack: AttackSpec
-    share: float = Field(default=0.5, gt=0, le=1)
-    """How much of each batch; the rest are the static images."""
-    ramp: float = Field(default=0.15, ge=0, le=1)
-    """The part of the training over which epsilon grows from 0 to the threat model's."""
+    As `[online]` only the denoiser learns from them, and the classifier stays as it is. As
+    `[joint]` both learn, the classifier from where `[classifier]` left it; the pair protects no
+    other classifier. Nothing static is shown: what is made against the two as they are is harder.
+    """
+
+    adversarial: AdversarialSection
+    clean_weight: float = Field(default=1.0, ge=0)
+    """Of the pixel term on clean images, which are to be left as they are."""
+
+    @model_validator(mode="after")
+    def _learns_from_both(self) -> "ThroughSection":
+        if self.adversarial.kind == "madry":
+            raise ValueError("adversarial.kind: clean images are shown too; use trades or alp")
+        return self
 
 
 class NoiseSection(_Section):
@@ -140,24 +149,6 @@ class NoiseSection(_Section):
 
     sigma: float = Field(gt=0, allow_inf_nan=False)
     """Standard deviation on the pixel scale. Certificates are for the same noise."""
-
-
-class JointSection(_Section):
-    """Denoiser and classifier learn together, on images made at each step through both.
-
-    The classifier starts as `[classifier]` trained it. Nothing static is shown: what is made
-    against the two as they are is harder. The pair protects no other classifier.
-    """
-
-    adversarial: AdversarialSection
-    clean_weight: float = Field(default=1.0, ge=0)
-    """Of the pixel term on clean images, which are to be left as they are."""
-
-    @model_validator(mode="after")
-    def _learns_from_both(self) -> "JointSection":
-        if self.adversarial.kind == "madry":
-            raise ValueError("adversarial.kind: clean images are shown too; use trades or alp")
-        return self
 
 
 class IbpSection(_Section):
@@ -199,7 +190,8 @@ class LossSection(_Section):
     feature_weight: float = Field(default=1.0, ge=0)
     pixel_weight: float = Field(default=1.0, ge=0)
     task_weight: float = Field(default=0.0, ge=0)
-    """Of the protected classifier's cross-entropy on denoised images. Not in the paper."""
+    """Of the protected classifier's cross-entropy on denoised images, or, with `[online]`, of the
+    terms of `online.adversarial`. Not in the paper."""
     cache_bytes: int = Field(default=4 * 2**30, ge=0)
 
     @model_validator(mode="after")
@@ -251,9 +243,9 @@ class Recipe(_Section):
     data: DataSection
     classifier: ClassifierSection
     adversaries: AdversariesSection | None = None
-    online: OnlineSection | None = None
+    online: ThroughSection | None = None
     noise: NoiseSection | None = None
-    joint: JointSection | None = None
+    joint: ThroughSection | None = None
     ibp: IbpSection | None = None
     loss: LossSection | None = None
     denoiser: DenoiserSection = DenoiserSection()
@@ -271,7 +263,7 @@ class Recipe(_Section):
     @model_validator(mode="after")
     def _denoiser_learns_from_something(self) -> "Recipe":
         sources = ("adversaries", "online", "noise", "joint", "ibp")
-        alone = [key for key in ("noise", "joint", "ibp") if getattr(self, key) is not None]
+        alone = [key for key in sources[1:] if getattr(self, key) is not None]
         if self.denoiser.epochs and alone:
             if sum(getattr(self, key) is not None for key in sources) > 1:
                 raise ValueError(f"{alone[0]}: makes all it is shown itself; leave the others out")

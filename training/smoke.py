@@ -48,12 +48,11 @@ def smoke(recipe: Recipe) -> Recipe:
     if recipe.adversaries is not None:
         attacks = [shortened(attack, STEPS) for attack in recipe.adversaries.attacks]
         changes["adversaries"] = recipe.adversaries.model_copy(update={"attacks": attacks})
-    if recipe.online is not None:
-        attack = shortened(recipe.online.attack, STEPS)
-        changes["online"] = recipe.online.model_copy(update={"attack": attack})
-    if recipe.joint is not None:
-        learnt = recipe.joint.adversarial.model_copy(update={"steps": STEPS, "step_size": None})
-        changes["joint"] = recipe.joint.model_copy(update={"adversarial": learnt})
+    for key in ("online", "joint"):
+        made = getattr(recipe, key)
+        if made is not None:
+            learnt = made.adversarial.model_copy(update={"steps": STEPS, "step_size": None})
+            changes[key] = made.model_copy(update={"adversarial": learnt})
     if recipe.loss is not None and recipe.loss.network != "classifier":
         changes["loss"] = recipe.loss.model_copy(update={"network": None, "pixel_weight": 1.0})
     return recipe.model_copy(update=changes)

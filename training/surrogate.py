@@ -99,13 +99,12 @@ def surrogate_recipe(manifest: Manifest, seed: int) -> Recipe:
     if original.adversaries is not None:
         attacks = [shortened(attack, STATIC_STEPS) for attack in original.adversaries.attacks]
         changes["adversaries"] = original.adversaries.model_copy(update={"attacks": attacks})
-    if original.online is not None:
-        attack = shortened(original.online.attack, ONLINE_STEPS)
-        changes["online"] = original.online.model_copy(update={"attack": attack})
-    if original.joint is not None and original.joint.adversarial.steps > ONLINE_STEPS:
-        shorter = {"steps": ONLINE_STEPS, "step_size": None}
-        learnt = original.joint.adversarial.model_copy(update=shorter)
-        changes["joint"] = original.joint.model_copy(update={"adversarial": learnt})
+    for key in ("online", "joint"):
+        made = getattr(original, key)
+        if made is not None and made.adversarial.steps > ONLINE_STEPS:
+            shorter = {"steps": ONLINE_STEPS, "step_size": None}
+            learnt = made.adversarial.model_copy(update=shorter)
+            changes[key] = made.model_copy(update={"adversarial": learnt})
     return original.model_copy(update=changes)
 
 

@@ -276,7 +276,7 @@ def test_limits_of_one_model(
     ):
         listed = {model["name"]: model["limits"] for model in client.get(ADMIN).json()}
         assert listed["other"] == limits["other"]
-        assert listed["mnist"] == {"queue_size": 256, "max_batch": 64, "request_timeout_s": 10}
+        assert listed["mnist"] == {"queue_size": 128, "max_batch": 64, "request_timeout_s": 10}
         refused = client.post("/v1/classify/batch?model=other", files=files)
         assert (refused.status_code, refused.json()["code"]) == (413, "too_many_images")
         assert client.post("/v1/classify/batch", files=files).status_code == 200

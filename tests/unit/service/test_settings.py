@@ -17,7 +17,7 @@ def test_flags_win_over_the_environment_which_wins_over_defaults(
     monkeypatch.setenv("FEND_PORT", "9001")
     monkeypatch.setenv("FEND_MAX_BATCH", "7")
     settings = read_settings({"port": 9002, "max_batch": None, "queue_size": None})
-    assert (settings.port, settings.max_batch, settings.queue_size) == (9002, 7, 256)
+    assert (settings.port, settings.max_batch, settings.queue_size) == (9002, 7, 128)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_model_has_its_own_limits_or_those_of_all(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("FEND_MODEL_LIMITS", '{"a": {"queue_size": 4}}')
     settings = read_settings({"max_batch": 8})
     assert settings.limits_of("a") == Limits(queue_size=4, max_batch=8, request_timeout_s=10.0)
-    assert settings.limits_of("b") == Limits(queue_size=256, max_batch=8, request_timeout_s=10.0)
+    assert settings.limits_of("b") == Limits(queue_size=128, max_batch=8, request_timeout_s=10.0)
 
 
 def test_every_setting_is_a_documented_flag() -> None:

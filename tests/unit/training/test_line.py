@@ -27,7 +27,7 @@ FEND = Path(sys.executable).parent / "fend"
 
 
 def _train(folder: Path, *options: str) -> subprocess.Popen[str]:
-    command = [str(FEND), "train", "mnist-online", "--smoke", "--threads", "1"]
+    command = [str(FEND), "train", "mnist-static", "--smoke", "--threads", "1"]
     places = ["--models-dir", str(folder / "models"), "--runs-dir", str(folder / "runs")]
     return subprocess.Popen(
         [*command, *places, *options],
@@ -48,13 +48,13 @@ def undisturbed(tmp_path_factory) -> Path:
 
 
 def test_smoke_trains_exports_and_the_bundle_knows_digits(undisturbed) -> None:
-    bundle = load_bundle(undisturbed / "models" / "mnist-online-smoke")
+    bundle = load_bundle(undisturbed / "models" / "mnist-static-smoke")
     digits = load("rendered-digits:test", None)
     answers = bundle.defence(digits.pixels(slice(None))).argmax(1)
     assert float((answers == digits.labels).float().mean()) > 0.8
     assert bundle.manifest.content.suspicion.threshold > 0
-    card = (undisturbed / "models" / "mnist-online-smoke" / "README.md").read_text()
-    assert card.splitlines()[2] == load_recipe("mnist-online").summary
+    card = (undisturbed / "models" / "mnist-static-smoke" / "README.md").read_text()
+    assert card.splitlines()[2] == load_recipe("mnist-static").summary
     assert list((undisturbed / "runs").rglob("events.out.tfevents*"))
 
 
@@ -71,8 +71,8 @@ def test_a_killed_run_resumes_to_the_same_weights(undisturbed, tmp_path) -> None
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     for file in ("classifier.safetensors", "denoiser.safetensors"):
-        ours = load_file(tmp_path / "models" / "mnist-online-smoke" / file)
-        theirs = load_file(undisturbed / "models" / "mnist-online-smoke" / file)
+        ours = load_file(tmp_path / "models" / "mnist-static-smoke" / file)
+        theirs = load_file(undisturbed / "models" / "mnist-static-smoke" / file)
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs), file
 
 
@@ -118,8 +118,8 @@ def test_a_training_can_be_cut_short_after_its_first_epoch(tmp_path) -> None:
 
 
 def test_adversaries_are_made_once(tmp_path, undisturbed) -> None:
-    bundle = load_bundle(undisturbed / "models" / "mnist-online-smoke")
-    recipe = smoke(load_recipe("mnist-online"))
+    bundle = load_bundle(undisturbed / "models" / "mnist-static-smoke")
+    recipe = smoke(load_recipe("mnist-static"))
     assert recipe.adversaries is not None
     images = load("rendered-digits:test", None).subset(slice(0, 600))
     options = {
@@ -176,7 +176,7 @@ def _run(recipe: Recipe, folder: Path, **options) -> Manifest:
 
 @pytest.mark.parametrize(
     "recipe",
-    [name for name in shipped_recipes() if name != "mnist-online"],  # tried as a command above
+    [name for name in shipped_recipes() if name != "mnist-static"],  # tried as a command above
 )
 def test_every_recipe_exports_a_bundle_that_answers(recipe, few_digits, tmp_path) -> None:
     small = _tiny(recipe, few_digits)

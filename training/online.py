@@ -1,5 +1,7 @@
-"""Train denoiser and classifier together: adversarial training of the whole pipeline, with the
-denoiser still held to the paper's loss.
+"""Adversarial training of the whole pipeline, with the denoiser still held to the paper's loss.
+
+Images are made at each step through denoiser and classifier as they are then. With `[online]` only
+the denoiser learns from them, so it protects a classifier as it is; with `[joint]` both do.
 """
 
 from pathlib import Path
@@ -20,7 +22,7 @@ from training.losses import FeatureLoss
 from training.recipe import Recipe
 
 
-def train_jointly(
+def train_online(
     recipe: Recipe,
     classifier: nn.Module,
     loss_fn: FeatureLoss,
@@ -34,37 +36,43 @@ def train_jointly(
 ) -> tuple[nn.Module, nn.Module, Outcome]:
     """The trained denoiser and classifier (frozen), and how their training went.
 
-    `classifier` is where the classifier starts; it is changed in place.
+    With `[joint]`, `classifier` is where the classifier starts; it is changed in place.
     """
-    job = joint_fit(recipe, classifier, loss_fn.to(device), splits, device)
+    job = online_fit(recipe, classifier, loss_fn.to(device), splits, device)
+    learning = "denoiser and classifier" if recipe.joint is not None else "denoiser"
     console.print(
-        f"[bold]denoiser and classifier[/] {recipe.denoiser.architecture}: {job.epochs} epochs "
-        "together, on images made through both"
+        f"[bold]{learning}[/] {recipe.denoiser.architecture}: {job.epochs} epochs on images made "
+        "through the whole pipeline"
     )
     outcome = fit(job, folder, resume=resume, cut=cut, console=console)
-    assert isinstance(job.module, Defence)
-    return frozen(job.module.denoiser), frozen(job.module.classifier), outcome
+    denoiser = job.module.denoiser if isinstance(job.module, Defence) else job.module
+    return frozen(denoiser), frozen(classifier), outcome
 
 
-def joint_fit(
+def online_fit(
     recipe: Recipe,
     classifier: nn.Module,
     loss_fn: FeatureLoss,
     splits: Splits,
     device: torch.device,
 ) -> Fit:
-    """The training of a fresh denoiser with `classifier`.
+    """The training of a fresh denoiser in front of `classifier`, or of both.
 
     Equation 4 is on the adversarial images, as in the paper; clean ones are only compared in
     pixels, which costs no pass of the loss network.
     """
-    section, losses, joint = recipe.denoiser, recipe.loss, recipe.joint
+    section, losses, made = recipe.denoiser, recipe.loss, recipe.joint or recipe.online
     assert losses is not None, "the recipe was checked"
-    assert joint is not None, "the recipe was checked"
-    adversarial, clean_weight = joint.adversarial, joint.clean_weight
+    assert made is not None, "the recipe was checked"
+    adversarial, clean_weight = made.adversarial, made.clean_weight
+    task_weight = losses.task_weight if recipe.joint is None else 1.0
     torch.manual_seed(recipe.seed + 1)
-    defence = Defence(build(section.architecture, section.config).to(device), classifier)
-    defence.requires_grad_(True)
+    denoiser = build(section.architecture, section.config).to(device)
+    if recipe.joint is not None:
+        classifier.requires_grad_(True)
+    else:
+        frozen(classifier)
+    defence = Defence(denoiser, classifier)
     loss_fn.calibrate(splits.train.pixels(slice(0, 1_000)).to(device))
     features = FeatureCache(loss_fn.targets, len(splits.train), losses.cache_bytes)
 
@@ -72,11 +80,14 @@ def joint_fit(
         clean = splits.train.pixels(indices).to(device)
         labels = splits.train.labels[indices].to(device)
         shown = make_adversarial(adversarial, defence, clean, labels, moment)
+        if recipe.joint is None:
+            classifier.eval()  # its statistics, too, stay as they are
         both = defence.denoiser(torch.cat([clean, shown]))
         clean_logits, logits = defence.classifier(both).chunk(2)
         kept, denoised = both.chunk(2)
+        task = pair_terms(adversarial, clean_logits, logits, labels)
         return {
-            **pair_terms(adversarial, clean_logits, logits, labels),
+            **{name: task_weight * term for name, term in task.items() if task_weight},
             **loss_fn.terms(denoised, clean, features.get(indices, clean)),
             "clean_pixel": clean_weight * F.mse_loss(kept, clean),
         }
@@ -89,7 +100,7 @@ def joint_fit(
         return figures | {"score": sum(figures.values()) / len(figures)}
 
     return Fit(
-        defence,
+        denoiser if recipe.joint is None else defence,
         section.optimiser,
         section.epochs,
         section.batch_size,

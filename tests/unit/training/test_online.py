@@ -1,19 +1,20 @@
-"""Denoiser and classifier that learn together."""
+"""A denoiser that learns from images made through the pipeline: alone, or with the classifier."""
 
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
+from torch import nn
 
 from fend.bundle import load_bundle
 from fend.datasets import load
 from fend.models import build
 from training.data import load_splits
 from training.denoiser import feature_loss
-from training.joint import joint_fit
 from training.line import run_recipe
 from training.loop import Moment
+from training.online import online_fit
 from training.recipe import RecipeError
 from training.recipe_files import load_recipe
 from training.smoke import smoke
@@ -24,13 +25,21 @@ def recipe():
     return smoke(load_recipe("mnist"))
 
 
-@pytest.fixture
-def job(recipe):
+def _job(recipe, classifier):
     splits = load_splits(recipe.data, recipe.input, 0, None)
-    torch.manual_seed(0)
-    classifier = build("paper-lenet", {}).requires_grad_(False)
     loss = feature_loss(recipe.loss, classifier, None)
-    return joint_fit(recipe, classifier, loss, splits, torch.device("cpu"))
+    return online_fit(recipe, classifier, loss, splits, torch.device("cpu"))
+
+
+@pytest.fixture
+def classifier():
+    torch.manual_seed(0)
+    return build("paper-lenet", {}).requires_grad_(False)
+
+
+@pytest.fixture
+def job(recipe, classifier):
+    return _job(recipe, classifier)
 
 
 def _moment(progress: float = 1.0) -> Moment:
@@ -42,6 +51,53 @@ def test_both_networks_get_a_gradient(job) -> None:
     torch.stack(list(job.loss(torch.arange(8), _moment()).values())).sum().backward()
     for network in (job.module.denoiser, job.module.classifier):
         assert any(float(p.grad.abs().sum()) > 0 for p in network.parameters())
+
+
+class _WithStatistics(nn.Module):
+    """Another kind of classifier: it learns in train mode even without a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.BatchNorm2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 10)
+        )
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+def test_online_the_classifier_stays_as_it_is() -> None:
+    recipe = smoke(load_recipe("mnist-online"))
+    torch.manual_seed(0)
+    classifier = _WithStatistics()
+    before = {key: value.clone() for key, value in classifier.state_dict().items()}
+    job = _job(recipe, classifier)
+    job.module.train()
+    first, again = (job.loss(torch.arange(8), _moment()) for _ in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)  # no dropout
+    torch.stack(list(first.values())).sum().backward()
+    assert any(float(p.grad.abs().sum()) > 0 for p in job.module.parameters())
+    assert all(p.grad is None for p in classifier.parameters())
+    assert all(torch.equal(before[key], now) for key, now in classifier.state_dict().items())
+
+
+def test_what_is_shown_is_within_an_epsilon_that_grows(classifier) -> None:
+    """The identity, which is what the U-Net starts as, leaves just what was added."""
+    recipe = smoke(load_recipe("mnist-online", changes=["online.adversarial.ramp=0.5"]))
+    job = _job(recipe, classifier)
+
+    def added(progress: float) -> float:
+        return job.loss(torch.arange(8), _moment(progress))["pixel"].item()
+
+    assert added(0.0) == 0 < added(0.1) < added(0.25) < added(0.5)
+    assert added(0.5) == added(0.9)
+
+
+def test_without_the_task_only_equation_4_is_left(classifier) -> None:
+    recipe = smoke(load_recipe("mnist-online", changes=["loss.task_weight=0.0"]))
+    assert set(_job(recipe, classifier).loss(torch.arange(8), _moment())) == {
+        "pixel", "clean_pixel",
+    }  # fmt: skip
 
 
 def test_the_loss_holds_the_denoiser_to_the_clean_image(job) -> None:
