@@ -7,8 +7,8 @@ and hands both to
 
     fend train mnist-online --classifier benchmarks.foreign_nets:mlp --classifier-weights FILE
 
-on a small budget: 10,000 images, 8 epochs, a 16-channel U-Net. Then it audits the classifier alone
-and behind its denoiser as `benchmarks.beside` does, and compares the weights bit for bit.
+Then it audits the classifier alone and behind its denoiser as `benchmarks.beside` does, and compares
+the weights bit for bit.
 Everything is kept in the folder; a stopped training goes on from there.
 """
 
@@ -26,19 +26,6 @@ from benchmarks.foreign_nets import NETS
 from benchmarks.places import default_data_dir
 from fend.datasets import ImageSet, load
 from training.evaluate import accuracy
-
-BUDGET = (
-    "data.limit=10000",
-    "data.held_out=1000",
-    "denoiser.config.width=16",
-    "denoiser.epochs=8",
-    "denoiser.batch_size=32",  # few images: more steps
-    "denoiser.optimiser.learning_rate=0.002",
-    "online.ramp=0.6",  # an ordinary classifier is fooled by little, so epsilon grows slowly
-    "loss.feature_weight=0.1",
-    "loss.pixel_weight=0.1",
-)
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -63,7 +50,7 @@ def main() -> None:
         "--models-dir", str(options.folder / "models"), "--runs-dir", str(options.folder / "runs"),
         "--data-dir", str(options.data_dir),
     ]  # fmt: skip
-    for change in (f"name=foreign-{options.net}", *BUDGET, *options.set):
+    for change in (f"name=foreign-{options.net}", *options.set):
         command += ["--set", change]
     subprocess.run(command, check=True)
     bundle = options.folder / "models" / f"foreign-{options.net}"
