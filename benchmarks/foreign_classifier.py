@@ -7,9 +7,9 @@ and hands both to
 
     fend train mnist-online --classifier benchmarks.foreign_nets:mlp --classifier-weights FILE
 
-Then it audits the classifier alone and behind its denoiser as `benchmarks.beside` does, and compares
-the weights bit for bit.
-Everything is kept in the folder; a stopped training goes on from there.
+Then it audits the classifier alone and behind its denoiser as `benchmarks.beside` does, and
+compares the weights bit for bit. Everything is kept in the folder; a stopped training goes on from
+there.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from benchmarks.foreign_nets import NETS
 from benchmarks.places import default_data_dir
 from fend.datasets import ImageSet, load
 from training.evaluate import accuracy
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from service.api.security import Access
-    from service.runtime.repository import Repository
+    from service.inference.repository import Repository
 
 
 def announce(listener: socket.socket, access: "Access", lines: list[str], workers: int = 1) -> None:

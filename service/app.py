@@ -32,15 +32,15 @@ from service.api.problems import Problem, add_problem_handlers, problem_docs
 from service.api.security import read_access, require_admin, require_inference
 from service.api.v2 import infer, metadata, repository
 from service.api.v2.protocol import InferRequest, error_docs
-from service.runtime.certifier import Certifier
-from service.runtime.choices import Choices
-from service.runtime.jobs import AuditJobs
+from service.audits.jobs import AuditJobs
+from service.audits.served_check import OwnService
+from service.inference.certifier import Certifier
+from service.inference.choices import Choices
+from service.inference.repository import Repository
+from service.inference.serving_model import ModelLoader
+from service.inference.swaps import Swaps
 from service.runtime.lifecycle import Lifecycle
 from service.runtime.metrics import Metrics
-from service.runtime.repository import Repository
-from service.runtime.served_check import OwnService
-from service.runtime.serving_model import ModelLoader
-from service.runtime.swaps import Swaps
 from service.runtime.traces import open_traces
 from service.settings import Settings, traces_wanted
 from service.workers.group import Group

@@ -10,7 +10,7 @@ import typer
 from torch import Tensor
 
 from service.cli import serve
-from service.runtime.engine import Answer, Engine
+from service.inference.engine import Answer, Engine
 
 ANSWER = Answer(torch.zeros(1, 28, 28), [0.91] + [0.01] * 9, [0.91] + [0.01] * 9, 0.0)
 

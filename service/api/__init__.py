@@ -1,1 +1,1 @@
-"""Translation between HTTP and the runtime; no decision is made here."""
+"""Translation between HTTP and what does the work; no decision is made here."""

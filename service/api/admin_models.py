@@ -11,8 +11,8 @@ from fend.bundle import read_manifest
 from fend.errors import FendError
 from fend.model_folders import version_folders
 from service.api.problems import problem_docs
-from service.runtime.repository import Repository
-from service.runtime.serving_model import RefusedModel
+from service.inference.repository import Repository
+from service.inference.serving_model import RefusedModel
 
 router = APIRouter(
     prefix="/v1/admin/models", tags=["models"], responses=problem_docs(400, 401, 408, 413, 422, 429)

@@ -22,11 +22,11 @@ from service.api.uploads import (
     read_uploads,
     while_connected,
 )
-from service.runtime.batcher import DeadlineExceeded
-from service.runtime.engine import Answer
+from service.inference.batcher import DeadlineExceeded
+from service.inference.engine import Answer
+from service.inference.repository import Repository
+from service.inference.serving_model import ServingModel
 from service.runtime.metrics import Metrics
-from service.runtime.repository import Repository
-from service.runtime.serving_model import ServingModel
 from service.runtime.traces import Traces
 from service.settings import Settings
 

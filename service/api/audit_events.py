@@ -12,8 +12,8 @@ from fastapi.responses import StreamingResponse
 
 from service.api.problems import problem_docs
 from service.api.waiting import first_of
-from service.runtime.event_log import Event, EventLog
-from service.runtime.jobs import AuditJobs, AuditUnknown
+from service.audits.event_log import Event, EventLog
+from service.audits.jobs import AuditJobs, AuditUnknown
 from service.runtime.lifecycle import Lifecycle
 
 MEDIA_TYPE = "text/event-stream"

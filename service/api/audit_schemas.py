@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from fend.audit import AuditSpec, Report
-from service.runtime.audit_record import AuditRecord, AuditState
+from service.audits.record import AuditRecord, AuditState
 
 
 class Progress(BaseModel):

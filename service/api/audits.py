@@ -14,8 +14,8 @@ from service.api.accept import preferred
 from service.api.audit_schemas import AuditDetail, AuditList, AuditSummary, detail, summary
 from service.api.problems import problem_docs
 from service.api.waiting import first_of
-from service.runtime.audit_record import AuditRecord
-from service.runtime.jobs import AuditJobs
+from service.audits.jobs import AuditJobs
+from service.audits.record import AuditRecord
 from service.runtime.lifecycle import Lifecycle
 
 MAX_WAIT_S = 300.0

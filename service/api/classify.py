@@ -12,7 +12,7 @@ from service.api.answering import Answered, Answering, server_timing
 from service.api.problems import problem_docs
 from service.api.request_docs import picture_body
 from service.api.uploads import while_connected
-from service.runtime.certifier import Certifier
+from service.inference.certifier import Certifier
 
 router = APIRouter(prefix="/v1", tags=["classify"])
 

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 from service.api.dataset_body import FILE_TYPES, file_chunks
 from service.api.problems import problem_docs
 from service.api.uploads import FORM_TYPE
-from service.runtime.jobs import AuditJobs
-from service.runtime.uploaded_set import PREFIX, SetSummary
+from service.audits.jobs import AuditJobs
+from service.datasets.uploaded_set import PREFIX, SetSummary
 
 _BINARY = {"type": "string", "format": "binary"}
 _BODY: dict[str, Any] = {

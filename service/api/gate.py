@@ -15,8 +15,8 @@ from fend.errors import FendError
 from service.api.classify_lane import PATH
 from service.api.problems import MEDIA_TYPE
 from service.api.request_id import new_request_id
+from service.inference.repository import Repository
 from service.runtime.metrics import Metrics
-from service.runtime.repository import Repository
 
 URL = PATH.encode()
 RETRY_AFTER_S = 1

@@ -11,10 +11,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from fend.errors import FendError
 from service.api.problems import problem_docs
 from service.api.schemas import Health
-from service.runtime.jobs import AuditJobs
+from service.audits.jobs import AuditJobs
+from service.inference.repository import Repository
 from service.runtime.lifecycle import Lifecycle
 from service.runtime.metrics import Metrics
-from service.runtime.repository import Repository
 
 CACHE_S = 1.0
 CHECK_TIMEOUT_S = 5.0

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request
 
 from service.api.problems import problem_docs
 from service.api.schemas import LastAudit, ModelDetail, ModelList, ModelSummary
-from service.runtime.jobs import AuditJobs
-from service.runtime.repository import Repository
-from service.runtime.serving_model import RefusedModel, ServingModel
+from service.audits.jobs import AuditJobs
+from service.inference.repository import Repository
+from service.inference.serving_model import RefusedModel, ServingModel
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

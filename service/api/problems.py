@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from fend.errors import FendError
 from service.api.failed_logins import TooManyFailures
-from service.runtime.batcher import Overloaded
+from service.inference.batcher import Overloaded
 
 STATUS_OF_CODE: Mapping[str, int] = {
     "form_invalid": 400,

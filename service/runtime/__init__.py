@@ -1,1 +1,1 @@
-"""What lives while the process lives: engines, queues, bundles, jobs, metrics, logs, signals."""
+"""What the process itself is made of: connections, metrics, logs, traces, processes beside it."""

@@ -32,9 +32,9 @@ def main() -> None:
 
     # Imported late: loading torch takes seconds of processor time, which serving may want.
     if job == "audit":
-        from service.runtime.audit_work import run
+        from service.audits.work import run
     else:
-        from service.runtime.upload_work import run
+        from service.datasets.upload_work import run
     run(task, send)
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 from fend.audit import AuditSpec
 from fend.bundle import read_manifest
-from service.runtime import audit_work
-from service.runtime.audit_messages import MESSAGE, Failed, Task
+from service.audits import work as audit_work
+from service.audits.messages import MESSAGE, Failed, Task
 
 RunServer = Callable[..., AbstractContextManager[Any]]
 Digits = list[tuple[bytes, str]]

@@ -24,7 +24,7 @@ from service.api.v2.protocol import (
     ProtocolInvalid,
     error_docs,
 )
-from service.runtime.serving_model import ServingModel
+from service.inference.serving_model import ServingModel
 
 router = APIRouter(prefix="/v2/models/{name}", tags=["open inference protocol"])
 

@@ -14,8 +14,8 @@ from service.api.v2.protocol import (
     ServerReady,
     error_docs,
 )
-from service.runtime.repository import ModelUnknown, Repository
-from service.runtime.serving_model import ServingModel
+from service.inference.repository import ModelUnknown, Repository
+from service.inference.serving_model import ServingModel
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_repository"]
 PLATFORM = "fend_bundle"

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.api.v2.protocol import IndexEntry, ProtocolInvalid, error_docs
-from service.runtime.repository import Repository
-from service.runtime.serving_model import RefusedModel
+from service.inference.repository import Repository
+from service.inference.serving_model import RefusedModel
 
 router = APIRouter(prefix="/v2/repository", tags=["open inference protocol"])
 changes = APIRouter(

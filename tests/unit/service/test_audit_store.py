@@ -8,10 +8,10 @@ import pytest
 
 from fend.attacks import FGSM
 from fend.audit import ROWS, AuditSpec, CleanRow
-from service.runtime.audit_record import AuditRecord, AuditState
-from service.runtime.audit_store import FILE, AuditStore
-from service.runtime.audit_tables import StateUnavailable
-from service.runtime.audit_tally import Tally
+from service.audits.record import AuditRecord, AuditState
+from service.audits.store import FILE, AuditStore
+from service.audits.tally import Tally
+from service.runtime.state import StateUnavailable
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LATER = datetime(2026, 1, 2, 4, 0, 0, tzinfo=UTC)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fend.errors import FendError
-from service.runtime.batcher import Batcher, DeadlineExceeded, Overloaded, Stopping
+from service.inference.batcher import Batcher, DeadlineExceeded, Overloaded, Stopping
 from service.runtime.metrics import Metrics
 
 

@@ -6,8 +6,8 @@ import torch
 from fend.models.lenet import PaperLeNet
 from fend.models.unet import ResidualUNet
 from fend.pipeline import Defence, frozen
-from service.runtime.cuda_graphs import Captured, buckets
-from service.runtime.frozen_graph import TOLERANCE, Served
+from service.inference.cuda_graphs import Captured, buckets
+from service.inference.frozen_graph import TOLERANCE, Served
 
 
 @pytest.mark.parametrize(

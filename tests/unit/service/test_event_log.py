@@ -9,10 +9,10 @@ import pytest
 from fend.attacks import FGSM
 from fend.audit import AuditSpec
 from fend.threat import Knowledge
-from service.runtime.audit_record import AuditRecord, AuditState
-from service.runtime.audit_store import FinishedShard
-from service.runtime.audit_tally import Tally
-from service.runtime.event_log import Event, EventLog
+from service.audits.event_log import Event, EventLog
+from service.audits.record import AuditRecord, AuditState
+from service.audits.store import FinishedShard
+from service.audits.tally import Tally
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SPEC = AuditSpec(model="mnist", attacks=(FGSM(),))

@@ -8,7 +8,7 @@ from fend.models.lenet import PaperLeNet
 from fend.models.unet import ResidualUNet
 from fend.pipeline import Defence
 from fend.pipeline import frozen as without_gradients
-from service.runtime.frozen_graph import TOLERANCE, GraphDisagrees, Served, frozen
+from service.inference.frozen_graph import TOLERANCE, GraphDisagrees, Served, frozen
 
 IMAGE = torch.linspace(0, 1, 28 * 28).view(1, 28, 28)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.runtime.latency import LatencyModel
+from service.inference.latency import LatencyModel
 
 
 def learnt(*batches: tuple[int, float]) -> LatencyModel:

@@ -14,8 +14,8 @@ from fend.attacks import APGD, FGSM, PGD
 from fend.audit import AuditSpec
 from fend.audit.rows import AttackRow, ExampleRow, Row, ServedRow
 from fend.threat import Knowledge
-from service.runtime import served_check
-from service.runtime.served_check import OwnService, ServiceSilent, pictures_to_send, served_rows
+from service.audits import served_check
+from service.audits.served_check import OwnService, ServiceSilent, pictures_to_send, served_rows
 
 SPEC = AuditSpec(model="mnist", attacks=(FGSM(), APGD(), PGD(steps=5)))
 OK = (200, {"model": {"version": "v1"}, "index": 4})

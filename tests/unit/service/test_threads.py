@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from service.runtime.threads import best_threads, most_threads
+from service.inference.threads import best_threads, most_threads
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ from PIL import Image
 
 from fend.datasets import CorruptDatasetError
 from fend.images import InputSpec
-from service.runtime.upload_work import FILE, UploadTask, run
-from service.runtime.uploaded_set import UploadedSet
+from service.datasets.upload_work import FILE, UploadTask, run
+from service.datasets.uploaded_set import UploadedSet
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 DIGITS = tuple("0123456789")

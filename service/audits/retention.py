@@ -4,8 +4,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from service.runtime.audit_store import AuditStore
-from service.runtime.audit_tables import StateUnavailable
+from service.audits.store import AuditStore
+from service.runtime.state import StateUnavailable
 from service.settings import Settings
 
 

@@ -14,20 +14,20 @@ import structlog
 
 from fend.audit import ROWS, Report, Source, build_report
 from fend.errors import FendError
-from service.runtime.audit_messages import AuditInputsChanged, ShardDone, Task
-from service.runtime.audit_record import AuditRecord, AuditState
-from service.runtime.audit_store import AuditStore
-from service.runtime.audit_tables import StateUnavailable
-from service.runtime.audit_tally import Tally
-from service.runtime.changes import Changes
-from service.runtime.engine import pick_device
-from service.runtime.executor import execute
+from service.audits.changes import Changes
+from service.audits.executor import execute
+from service.audits.messages import AuditInputsChanged, ShardDone, Task
+from service.audits.record import AuditRecord, AuditState
+from service.audits.retention import apply_retention
+from service.audits.served_check import OwnService, ServiceSilent, pictures_to_send, served_rows
+from service.audits.store import AuditStore
+from service.audits.tally import Tally
+from service.datasets.uploaded_set import PREFIX
+from service.datasets.uploaded_sets import UploadedSets
+from service.inference.engine import pick_device
+from service.inference.repository import Repository
 from service.runtime.metrics import Metrics
-from service.runtime.repository import Repository
-from service.runtime.retention import apply_retention
-from service.runtime.served_check import OwnService, ServiceSilent, pictures_to_send, served_rows
-from service.runtime.uploaded_set import PREFIX
-from service.runtime.uploaded_sets import UploadedSets
+from service.runtime.state import StateUnavailable
 from service.settings import Settings
 
 RETRY_DELAY_S = 5.0

@@ -20,7 +20,7 @@ from torch import Tensor
 from fend.answers import Certified
 from fend.bundle import Bundle
 from fend.certify import certify_image, new_seed
-from service.runtime.batcher import DeadlineExceeded, Overloaded
+from service.inference.batcher import DeadlineExceeded, Overloaded
 from service.runtime.metrics import Metrics
 from service.settings import Priority, Settings
 

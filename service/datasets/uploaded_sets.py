@@ -19,8 +19,7 @@ from typing import ClassVar
 from fend.bundle import Manifest
 from fend.datasets import InvalidDatasetError
 from fend.errors import FendError
-from service.runtime.audit_tables import StateUnavailable
-from service.runtime.upload_work import (
+from service.datasets.upload_work import (
     FILE,
     UPLOAD_RESULT,
     DatasetStorageFull,
@@ -28,7 +27,8 @@ from service.runtime.upload_work import (
     UploadTask,
     kept_folder,
 )
-from service.runtime.uploaded_set import ID_DIGITS, PREFIX, SetSummary, UploadedSet, UploadUnknown
+from service.datasets.uploaded_set import ID_DIGITS, PREFIX, SetSummary, UploadedSet, UploadUnknown
+from service.runtime.state import StateUnavailable
 from service.runtime.worker_process import worker_process
 from service.settings import Priority, Settings
 

@@ -11,9 +11,9 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from service.runtime.audit_record import AuditRecord, AuditState
-from service.runtime.audit_store import FinishedShard
-from service.runtime.audit_tally import PartialResult, Tally, partial_result
+from service.audits.record import AuditRecord, AuditState
+from service.audits.store import FinishedShard
+from service.audits.tally import PartialResult, Tally, partial_result
 
 
 class StateEvent(BaseModel):

@@ -8,9 +8,9 @@ import structlog
 
 from fend.errors import FendError
 from fend.model_folders import VersionUnknown, find_version, model_folders, unchosen_version
-from service.runtime.choices import Choice, Choices
+from service.inference.choices import Choice, Choices
+from service.inference.serving_model import ModelLoader, RefusedModel, ServingModel
 from service.runtime.metrics import Metrics
-from service.runtime.serving_model import ModelLoader, RefusedModel, ServingModel
 from service.settings import Settings, SettingsError
 
 

@@ -14,10 +14,10 @@ import structlog
 from fend.bundle import read_manifest
 from fend.errors import FendError
 from fend.model_folders import unchosen_version
-from service.runtime.choices import Choice, Choices
+from service.inference.choices import Choice, Choices
+from service.inference.repository import Repository
+from service.inference.serving_model import ModelLoader, RefusedModel, ServingModel
 from service.runtime.metrics import Metrics
-from service.runtime.repository import Repository
-from service.runtime.serving_model import ModelLoader, RefusedModel, ServingModel
 from service.settings import Settings
 
 

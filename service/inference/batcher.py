@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
 from fend.errors import FendError
-from service.runtime.latency import LatencyModel
+from service.inference.latency import LatencyModel
 from service.runtime.metrics import Metrics
 
 ALONE_S = 0.002

@@ -9,16 +9,16 @@ from typing import ClassVar, TypeVar
 from fend.audit import AuditSpec, AuditSpecInvalid, Report, Row, check_fit, check_surrogate
 from fend.datasets import ImageSet, load
 from fend.errors import FendError
-from service.runtime.audit_record import AuditRecord, AuditState
-from service.runtime.audit_runner import AuditRunner
-from service.runtime.audit_store import AuditStore, FinishedShard
-from service.runtime.changes import Changes
+from service.audits.changes import Changes
+from service.audits.record import AuditRecord, AuditState
+from service.audits.retention import apply_retention
+from service.audits.runner import AuditRunner
+from service.audits.served_check import OwnService
+from service.audits.store import AuditStore, FinishedShard
+from service.datasets.uploaded_set import PREFIX
+from service.datasets.uploaded_sets import UploadedSets
+from service.inference.repository import Repository
 from service.runtime.metrics import Metrics
-from service.runtime.repository import Repository
-from service.runtime.retention import apply_retention
-from service.runtime.served_check import OwnService
-from service.runtime.uploaded_set import PREFIX
-from service.runtime.uploaded_sets import UploadedSets
 from service.settings import Settings
 
 LIST_LIMIT = 200

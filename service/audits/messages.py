@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from fend.audit import AuditSpec, Source
 from fend.errors import FendError
-from service.runtime.audit_tally import Tally
+from service.audits.tally import Tally
 from service.settings import Priority
 
 

@@ -18,9 +18,10 @@ from pydantic import ValidationError
 
 from fend.audit import ROWS, AuditSpec, Report, Row, Source
 from fend.errors import FendError
-from service.runtime.audit_record import AuditRecord, AuditState
-from service.runtime.audit_tables import StateUnavailable, prepare
-from service.runtime.audit_tally import Tally
+from service.audits.record import AuditRecord, AuditState
+from service.audits.tables import prepare
+from service.audits.tally import Tally
+from service.runtime.state import StateUnavailable
 
 FILE = "audits.sqlite"
 

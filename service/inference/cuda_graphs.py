@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from service.runtime.frozen_graph import Forward, GraphDisagrees, Outputs, compare
+from service.inference.frozen_graph import Forward, GraphDisagrees, Outputs, compare
 
 WARM_UPS = 3
 """Before a graph is recorded: libraries choose their algorithms and take their memory."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from service.runtime.audit_tables import StateUnavailable
+from service.runtime.state import StateUnavailable
 
 FILE = "active.json"
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from fend.bundle import Bundle
 from fend.canary import canary, check_classes
 from fend.errors import FendError
-from service.runtime.cuda_graphs import Captured
-from service.runtime.frozen_graph import Forward, GraphDisagrees, Served, frozen
+from service.inference.cuda_graphs import Captured
+from service.inference.frozen_graph import Forward, GraphDisagrees, Served, frozen
+from service.inference.threads import best_threads
 from service.runtime.metrics import Metrics
-from service.runtime.threads import best_threads
 
 TYPICAL_BATCH = 16
 """With which threads are compared."""

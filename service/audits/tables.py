@@ -2,12 +2,11 @@
 
 import sqlite3
 from pathlib import Path
-from typing import ClassVar
 
 from pydantic import ValidationError
 
 from fend.audit import AuditSpec
-from fend.errors import FendError
+from service.runtime.state import StateUnavailable
 
 VERSION = 2
 _SHARDS = """
@@ -49,12 +48,6 @@ DROP TABLE shards;
 """
 """Rows and reports of version 1 say too little for a report of today: whoever waited for one gets
 it, from the start; what had ended keeps its summary."""
-
-
-class StateUnavailable(FendError):
-    """The state directory cannot be used."""
-
-    code: ClassVar[str] = "state_unavailable"
 
 
 def prepare(db: sqlite3.Connection, path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from fend.audit import ROWS, OpenAudit, open_audit, plan, run_shard, source_of
 from fend.errors import FendError
-from service.runtime.audit_messages import (
+from service.audits.messages import (
     MESSAGE,
     AuditInputsChanged,
     Done,
@@ -21,9 +21,9 @@ from service.runtime.audit_messages import (
     ShardDone,
     Task,
 )
-from service.runtime.audit_tables import StateUnavailable
-from service.runtime.audit_tally import tally_of
-from service.runtime.uploaded_set import UploadedSet
+from service.audits.tally import tally_of
+from service.datasets.uploaded_set import UploadedSet
+from service.runtime.state import StateUnavailable
 
 
 def run(text: str, send_line: Callable[[bytes], None]) -> None:

@@ -8,7 +8,7 @@ import structlog
 
 from fend.audit import Source
 from fend.errors import FendError
-from service.runtime.audit_messages import MESSAGE, Done, Failed, Message, Opened, ShardDone, Task
+from service.audits.messages import MESSAGE, Done, Failed, Message, Opened, ShardDone, Task
 from service.runtime.worker_process import worker_process
 
 MAX_RESTARTS = 3

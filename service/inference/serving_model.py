@@ -10,11 +10,11 @@ from torch import Tensor
 
 from fend.bundle import Bundle, BundleCorrupt, BundleIncompatible, Manifest, card_of, load_bundle
 from fend.errors import FendError
+from service.inference.batcher import Batcher
+from service.inference.engine import Answer, Engine, pick_device
+from service.inference.threads import most_threads
 from service.model_limits import Limits
-from service.runtime.batcher import Batcher
-from service.runtime.engine import Answer, Engine, pick_device
 from service.runtime.metrics import Metrics
-from service.runtime.threads import most_threads
 from service.settings import Settings
 
 

@@ -1,0 +1,1 @@
+"""Attacks on what is served: accepted, run in a process of their own, kept, followed."""

@@ -1,0 +1,1 @@
+"""Data sets that were uploaded to be audited: received, checked, kept."""
