@@ -54,7 +54,12 @@ CELLS = (
     Cell("online", "the base: online, all terms, SqueezeNet, width 8"),
     Cell(
         "static", "static images alone, each variant once an epoch (so three times the steps)",
-        recipe="mnist-static", changes=("loss.task_weight=1.0",),
+        recipe="mnist-static",
+        changes=(
+            "loss.task_weight=1.0", "loss.feature_weight=0.1", "loss.pixel_weight=0.1",
+            "denoiser.batch_size=64", "denoiser.optimiser.learning_rate=0.002",
+            "denoiser.optimiser.weight_decay=0.0", "denoiser.average=0.999",
+        ),
     ),
     Cell("no-task", "without the task term", changes=("loss.task_weight=0.0",)),
     Cell("pixels", "pixel and task terms, no features", changes=("loss.network=none",)),

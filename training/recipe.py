@@ -124,7 +124,7 @@ class AdversariesSection(_Section):
     """Also show clean images to the denoiser; the paper does not."""
 
 
-class ThroughSection(_Section):
+class OnlineSection(_Section):
     """Adversarial images made at each step through denoiser and classifier as they are then.
 
     As `[online]` only the denoiser learns from them, and the classifier stays as it is. As
@@ -137,7 +137,7 @@ class ThroughSection(_Section):
     """Of the pixel term on clean images, which are to be left as they are."""
 
     @model_validator(mode="after")
-    def _learns_from_both(self) -> "ThroughSection":
+    def _learns_from_both(self) -> "OnlineSection":
         if self.adversarial.kind == "madry":
             raise ValueError("adversarial.kind: clean images are shown too; use trades or alp")
         return self
@@ -243,9 +243,9 @@ class Recipe(_Section):
     data: DataSection
     classifier: ClassifierSection
     adversaries: AdversariesSection | None = None
-    online: ThroughSection | None = None
+    online: OnlineSection | None = None
     noise: NoiseSection | None = None
-    joint: ThroughSection | None = None
+    joint: OnlineSection | None = None
     ibp: IbpSection | None = None
     loss: LossSection | None = None
     denoiser: DenoiserSection = DenoiserSection()

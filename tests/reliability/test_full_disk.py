@@ -243,7 +243,6 @@ def test_a_surrogate_that_cannot_be_kept_ends_the_audit_in_words(
     disk: SmallDisk, tmp_path: Path
 ) -> None:
     """The worker itself; the service is told why, and how to go on."""
-    pytest.importorskip("torchvision", reason="surrogates need the training extra")
     version = read_manifest(ROOT / "models" / "mnist").version
     task = Task(
         spec=AuditSpec.model_validate({**BODY, "knowledge": ["black_box"]}),

@@ -81,7 +81,7 @@ def test_online_the_classifier_stays_as_it_is() -> None:
     assert all(torch.equal(before[key], now) for key, now in classifier.state_dict().items())
 
 
-def test_what_is_shown_is_within_an_epsilon_that_grows(classifier) -> None:
+def test_what_is_shown_is_further_from_clean_as_epsilon_grows(classifier) -> None:
     """The identity, which is what the U-Net starts as, leaves just what was added."""
     recipe = smoke(load_recipe("mnist-online", changes=["online.adversarial.ramp=0.5"]))
     job = _job(recipe, classifier)
