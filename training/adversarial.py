@@ -4,7 +4,8 @@ The images are made at each step, on the device of the classifier and in eval mo
 taken in train mode, as TRADES' authors do it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -106,8 +107,23 @@ def _ascend(
     Not `fend.attacks`: its judge costs two more passes, and nothing here has to be proved.
     """
     current = start
-    for _ in range(steps):
-        leaf = current.requires_grad_(True)
-        (gradient,) = torch.autograd.grad(value(classifier(leaf)), leaf)
-        current = threat.project(images, threat.step(leaf.detach(), gradient, step_size))
+    with _weights_held(classifier):
+        for _ in range(steps):
+            leaf = current.requires_grad_(True)
+            (gradient,) = torch.autograd.grad(value(classifier(leaf)), leaf)
+            current = threat.project(images, threat.step(leaf.detach(), gradient, step_size))
     return current
+
+
+@contextmanager
+def _weights_held(module: nn.Module) -> Iterator[None]:
+    """Nobody asks for the weights' gradients here, yet `ImageConv2d` would work them out: a
+    quarter of the time of a small network's attack."""
+    learning = [weight for weight in module.parameters() if weight.requires_grad]
+    for weight in learning:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in learning:
+            weight.requires_grad_(True)
