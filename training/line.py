@@ -165,9 +165,9 @@ def _try(
 def _claim(folder: Path, recipe: Recipe, *, goes_on: bool) -> None:
     """Note whose run the folder holds; raises RecipeError where it goes on with another's."""
     note = folder / "recipe.json"
-    if goes_on and note.is_file() and note.read_text() != recipe.model_dump_json():
+    if goes_on and note.is_file() and (difference := _difference(note, recipe)) is not None:
         raise RecipeError(
-            f"{folder} holds the run of a different recipe{_difference(note, recipe)}; "
+            f"{folder} holds the run of a different recipe{difference}; "
             "train without --resume, or under another name (--set name=...)"
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -185,10 +185,15 @@ def _claim_classifier(folder: Path, classifier: nn.Module, *, goes_on: bool) -> 
     note.write_text(digest)
 
 
-def _difference(note: Path, recipe: Recipe) -> str:
+def _difference(note: Path, recipe: Recipe) -> str | None:
+    """What sets the noted recipe apart, in words; None where both train the same.
+
+    The summary may change: it is words. So may the text of the note, with a later Fend.
+    """
     try:
         other = Recipe.model_validate_json(note.read_text())
     except ValidationError:
         return ""
-    keys = [key for key in Recipe.model_fields if getattr(other, key) != getattr(recipe, key)]
-    return f" ({', '.join(keys)} differ)"
+    trained = [key for key in Recipe.model_fields if key != "summary"]
+    keys = [key for key in trained if getattr(other, key) != getattr(recipe, key)]
+    return f" ({', '.join(keys)} differ)" if keys else None

@@ -208,6 +208,8 @@ def test_a_run_of_another_recipe_is_not_resumed(few_digits, tmp_path) -> None:
     recipe = _tiny("mnist-pixel-mse", few_digits)
     first = _run(recipe, tmp_path)
     assert _run(recipe, tmp_path, resume=True).version == first.version
+    reworded = recipe.model_copy(update={"summary": "Said in other words."})
+    assert _run(reworded, tmp_path, resume=True).version == first.version
     assert recipe.loss is not None
     other = recipe.model_copy(update={"loss": recipe.loss.model_copy(update={"pixel_weight": 2})})
     with pytest.raises(RecipeError, match=r"different recipe \(loss differ\)"):
