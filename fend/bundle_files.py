@@ -24,8 +24,7 @@ _WANTED = re.compile(rf"{re.escape(MANIFEST)}|{re.escape(CARD)}|[a-z0-9_-]{{1,10
 _BLOCK_BYTES = 2**20
 _GZIP = b"\x1f\x8b"
 _DAMAGE = (
-    tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError,
-    NotImplementedError, OSError,
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OSError,
 )  # fmt: skip
 """What reading a damaged, encrypted or unknown archive raises."""
 

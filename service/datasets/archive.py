@@ -18,10 +18,8 @@ _END = struct.Struct("<4s4H2LH")
 _END_SIGNATURE = b"PK\x05\x06"
 _ZIP64_SIGNATURE = b"PK\x06\x07"
 _ZIP64_BYTES = 20
-# What zipfile and zlib raise; NotImplementedError: compressed in an unknown way.
-_DAMAGE_ERRORS = (
-    zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, NotImplementedError,
-)  # fmt: skip
+# What zipfile and zlib raise; RuntimeError: encrypted, or compressed in an unknown way.
+_DAMAGE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)
 
 
 @contextmanager
