@@ -29,6 +29,7 @@ from fend.threat import Knowledge, ThreatModel
 from training.line import run_recipe
 from training.recipe import Recipe
 from training.recipe_files import load_recipe
+from training.reproduce.result import write_whole
 
 CELLS_DIR = Path("benchmarks/reports/ablations")
 BUDGET = ("data.limit=10000", "data.held_out=1000", "denoiser.epochs=8")
@@ -160,10 +161,7 @@ def _run(cell: Cell, options: argparse.Namespace) -> None:
         "lines": {line.title: line.defended.model_dump() for line in report.lines},
         "made_with": manifest.about["made_with"],
     }
-    path = _path(cell, options)
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(figures, indent=1) + "\n")
-    unfinished.replace(path)
+    write_whole(_path(cell, options), json.dumps(figures, indent=1) + "\n")
     print(f"{cell.name}: {_cell(figures['worst_case'])}", flush=True)
 
 

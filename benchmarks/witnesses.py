@@ -13,7 +13,6 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -27,6 +26,7 @@ from benchmarks.attack_peers import (
     torchattacks_pgd,
     torchattacks_standard,
 )
+from benchmarks.margins import margins
 from benchmarks.places import default_data_dir
 from fend.attacks import PGD, attack
 from fend.audit import AuditDocument, Report
@@ -34,6 +34,7 @@ from fend.audit.index_ranges import from_ranges
 from fend.bundle import Bundle, load_bundle
 from fend.datasets import ImageSet, load
 from fend.threat import ThreatModel
+from training.reproduce.result import write_whole
 
 WEAKNESS_STEPS = 40
 ROUNDING = 1e-6
@@ -82,7 +83,7 @@ def main() -> None:
                     images.labels[torch.tensor(part)], report.spec.threat.epsilon, options.steps,
                 )  # fmt: skip
                 torch.manual_seed(0)  # the peers draw from the global generator
-                _keep(path, [part[n] for n in _broken(problem, run(problem))])
+                write_whole(path, json.dumps([part[n] for n in _broken(problem, run(problem))]))
             broken[name] += json.loads(path.read_text())
             print(f"{name}: {start + len(part)} images, {len(broken[name])} broken", flush=True)
     Console(width=100).print(_table(report, len(chosen), len(held), broken))
@@ -105,12 +106,14 @@ def _weakest_first(folder: Path, report: Report, bundle: Bundle, images: ImageSe
     if not path.is_file():
         wrong = frozenset[int]().union(*map(from_ranges, report.wrong_by_knowledge.values()))
         held = sorted(from_ranges(report.identity.indices) - wrong)
-        margins = [
+        weakness = [
             margin
             for part in torch.tensor(held).split(100)
             for margin in _margins(bundle.defence, images, part, report.spec.threat)
         ]
-        _keep(path, [index for _, index in sorted(zip(margins, held, strict=True))])
+        write_whole(
+            path, json.dumps([index for _, index in sorted(zip(weakness, held, strict=True))])
+        )
     order: list[int] = json.loads(path.read_text())
     return order
 
@@ -122,12 +125,8 @@ def _margins(
     pixels, labels = images.pixels(chosen), images.labels[chosen]
     pgd = PGD(steps=WEAKNESS_STEPS, random_start=False, early_stop=False)
     adversarial = attack(pgd, model, pixels, labels, threat).adversarial
-    with torch.inference_mode():
-        logits = model(adversarial)
-    right = logits.gather(1, labels[:, None])[:, 0]
-    best_other = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
-    margins: list[float] = (right - best_other).tolist()
-    return margins
+    left: list[float] = margins(model, adversarial, labels).tolist()
+    return left
 
 
 def _broken(problem: Problem, adversarial: Tensor) -> list[int]:
@@ -142,12 +141,6 @@ def _broken(problem: Problem, adversarial: Tensor) -> list[int]:
         wrong = problem.model(adversarial).argmax(1) != problem.labels
     places: list[int] = (wrong & inside).nonzero()[:, 0].tolist()
     return places
-
-
-def _keep(path: Path, what: Any) -> None:
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(what))
-    unfinished.replace(path)
 
 
 def _table(report: Report, tried: int, held: int, broken: dict[str, list[int]]) -> Table:
