@@ -1,40 +1,21 @@
-"""The audits of a cell: the paper's attacks at every level, then what a white-box attacker adds.
+"""The attacks of a cell: the paper's at every level, then what a white-box attacker adds.
 
 paper      FGSM and PGD-100 with a random start, at each level of knowledge (section 4.2)
-white-box  PGD-100 on the margin, on the features, from the image, and past the denoiser (BPDA);
-           each on what the one before left; and epsilon 0 and 0.5
+white-box  PGD-100 and APGD-100 from the image, PGD-100 on the margin, on the features and past the
+           denoiser (BPDA), targeted APGD; each on what those before left. A step of half of epsilon
+           is too long for a small hole, which APGD finds.
 """
 
-from fend.attacks import FGSM, PGD, AttackSpec, Gradient, Objective
-from fend.audit import AuditSpec
-from fend.audit.levels import NEED_SURROGATE
-from fend.threat import Knowledge, ThreatModel
-from training.reproduce.cells import GREY, Cell
+from fend.attacks import APGD, FGSM, PGD, AttackSpec, Gradient, Objective, Square
 
-STEPS = 100
+GREY, EIGHT = 0.2, 0.0313725
+"""The paper's epsilon, and 8/255."""
 PAPER_STEP = 0.1
 """At epsilon 0.2. At 8/255 a step is 2/255, as Madry et al. have it: 0.1 would leave the ball."""
 NO_GRADIENT = ("sequence", "noise-reduction")
 """Denoisers that round or count: feature squeezing and noise reduction."""
+STEPS, QUERIES = 100, 2_000
 SMOKE_STEPS = 5
-HALF = 0.5
-
-
-def paper_audit(cell: Cell, model: str, surrogate: str | None, epsilon: float) -> AuditSpec:
-    """FGSM and PGD at each of the cell's levels, every attack on every image."""
-    needs = any(level in NEED_SURROGATE for level in cell.levels)
-    return AuditSpec(
-        model=model,
-        dataset=cell.recipe.data.test,
-        samples=cell.images,
-        threat=ThreatModel(norm="linf", epsilon=epsilon),
-        knowledge=cell.levels,
-        attacks=_with_bypass(cell, paper_attacks(cell.profile, epsilon)),
-        surrogate=surrogate if needs else None,
-        sanity_samples=0,
-        examples=0,
-        shard_size=cell.shard,
-    )
 
 
 def paper_attacks(profile: str, epsilon: float) -> tuple[AttackSpec, AttackSpec]:
@@ -43,40 +24,35 @@ def paper_attacks(profile: str, epsilon: float) -> tuple[AttackSpec, AttackSpec]
     return FGSM(), PGD(steps=_steps(profile), step_size=step_size)
 
 
-def _with_bypass(cell: Cell, attacks: tuple[AttackSpec, ...]) -> tuple[AttackSpec, ...]:
-    """Where the denoiser has no useful gradient, the same attacks with BPDA beside them: whoever
-    knows of the denoiser uses them, and the worse of the two counts."""
-    if cell.recipe.denoiser.architecture not in NO_GRADIENT:
+def with_bypass(denoiser: str, attacks: tuple[AttackSpec, ...]) -> tuple[AttackSpec, ...]:
+    """`attacks`, and where this denoiser has no useful gradient, the same with BPDA beside them:
+    whoever knows of the denoiser uses them, and the worse of the two counts."""
+    if denoiser not in NO_GRADIENT:
         return attacks
     past = {"gradient": Gradient(denoiser="identity")}
     return (*attacks, *(item.model_copy(update=past) for item in attacks))
 
 
-def white_box_audit(cell: Cell, model: str, epsilon: float) -> AuditSpec:
-    """The further white-box attacks. A defence without a denoiser has none to pass by."""
-    steps = _steps(cell.profile)
+def white_box_attacks(profile: str, denoiser: str) -> tuple[AttackSpec, ...]:
+    """What an attacker who knows everything tries besides the paper's attacks."""
+    steps = _steps(profile)
+    past = Gradient(denoiser="identity")
+    through = past if denoiser in NO_GRADIENT else Gradient()
+    margin = Objective(loss="margin")
     attacks: list[AttackSpec] = [
-        PGD(steps=steps, objective=Objective(loss="margin"), random_start=False),
         PGD(steps=steps, random_start=False),
+        APGD(steps=steps, gradient=through),
+        PGD(steps=steps, objective=margin, random_start=False),
         PGD(steps=steps, objective=Objective(loss="feature_distance")),
     ]
-    if cell.recipe.denoiser.architecture != "identity":
-        past = Gradient(denoiser="identity")
+    if denoiser != "identity":
         attacks.append(PGD(steps=steps, gradient=past))
-        attacks.append(PGD(steps=steps, gradient=past, objective=Objective(loss="margin")))
-    return AuditSpec(
-        model=model,
-        dataset=cell.recipe.data.test,
-        samples=cell.images,
-        threat=ThreatModel(norm="linf", epsilon=epsilon),
-        knowledge=(Knowledge.WHITE_BOX,),
-        attacks=tuple(attacks),
-        cascade=True,
-        epsilons=(0.0, HALF),
-        sanity_samples=0,
-        examples=0,
-        shard_size=cell.shard,
-    )
+        attacks.append(PGD(steps=steps, gradient=past, objective=margin))
+    dlr = Objective(loss="dlr")
+    attacks.append(APGD(steps=max(1, steps // 2), targets=9, objective=dlr, gradient=through))
+    if denoiser in NO_GRADIENT:  # an attack that needs none
+        attacks.append(Square(queries=QUERIES if steps == STEPS else SMOKE_STEPS))
+    return tuple(attacks)
 
 
 def _steps(profile: str) -> int:

@@ -5,12 +5,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from fend.threat import Knowledge
 from training.loss_networks import SOURCES
 from training.recipe import Recipe
 from training.recipe_files import load_recipe
+from training.reproduce.attacks import EIGHT, GREY, paper_attacks, white_box_attacks
 from training.reproduce.profiles import Budget, ReproduceInvalid, budget_of
 from training.smoke import smoke
 
@@ -35,8 +36,6 @@ PAPER_ROWS = ("unsecured", "madry", "hgd", "feature-loss", "pixel-mse")
 _RECIPES = {"mnist-joint": "mnist"}
 """Where a recipe is not called <data>-<defence>."""
 
-GREY, EIGHT = 0.2, 0.0313725
-"""The paper's epsilon, and 8/255."""
 EPSILONS: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {"mnist": (GREY,), "cifar10-grey": (GREY, EIGHT), "cifar10": (EIGHT,)}
 )
@@ -75,9 +74,15 @@ class Cell:
         decides = [
             # Without what is not set: a new key of recipes must not make every cell another one.
             self.recipe.model_dump(mode="json", exclude={"summary"}, exclude_none=True),
-            list(self.levels), list(self.epsilons), self.images,
+            list(self.levels), list(self.epsilons), self.images, self._attacks(),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+
+    def _attacks(self) -> list[tuple[str, dict[str, Any]]]:
+        attacks = list(white_box_attacks(self.profile, self.recipe.denoiser.architecture))
+        for epsilon in self.epsilons:
+            attacks += paper_attacks(self.profile, epsilon)
+        return [(item.name, item.model_dump(mode="json", exclude_unset=True)) for item in attacks]
 
 
 def plan(

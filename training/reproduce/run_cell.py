@@ -29,7 +29,6 @@ from fend.threat import Knowledge
 from training.data import load_splits
 from training.line import run_recipe
 from training.recipe import Recipe
-from training.reproduce.attacks import paper_audit, white_box_audit
 from training.reproduce.audited import audited
 from training.reproduce.cells import Cell
 from training.reproduce.detection import detections
@@ -42,6 +41,7 @@ from training.reproduce.result import (
     result_path,
     write_whole,
 )
+from training.reproduce.specs import paper_audit, white_box_audit
 from training.surrogate import surrogate_recipe
 
 Say = Callable[[str], None]
@@ -200,7 +200,7 @@ def _under(epsilon: float, paper: Report, white: Report) -> UnderThreat:
         )
         wrong = [paper.wrong_by_knowledge[level]]
         if level is Knowledge.WHITE_BOX:
-            wrong.append(white.wrong_by_knowledge[level])
+            wrong += white.wrong_by_knowledge.values()
         levels[level] = AtLevel(fgsm=fgsm, pgd=pgd, worst=_all_but(wrong, paper))
     at_zero, at_half = white.curve
     return UnderThreat(

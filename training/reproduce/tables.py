@@ -6,7 +6,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from fend.threat import Knowledge
-from training.reproduce.cells import DEFENCES, EPSILONS, GREY
+from training.reproduce.attacks import GREY
+from training.reproduce.cells import DEFENCES, EPSILONS
 from training.reproduce.estimates import Estimate, difference, estimate
 from training.reproduce.paper import NOTES, SAYS, TITLES
 from training.reproduce.profiles import profiles
