@@ -166,11 +166,11 @@ def _measure(
     version = target.manifest.version.removeprefix("sha256:")
     folder = options.folder / f"{version[:12]}-eps{options.epsilon:g}"
 
-    tries = [Try(item.name, item) for item in FIRST]
+    first = [Try(item.name, item) for item in FIRST]
     least: dict[int, float] = {}
     for part in _chunks(list(range(len(images))), f"{name}: all images"):
-        work = partial(_least_margins, target, tries, images, part, threat)
-        least |= _kept(folder / f"{_digest(tries)}-{part[0]}-{len(part)}.json", work)
+        work = partial(_least_margins, target, first, images, part, threat)
+        least |= _kept(folder / f"{_digest(first)}-{part[0]}-{len(part)}.json", work)
     held = sorted((index for index in least if least[index] > 0), key=least.__getitem__)
 
     tries = [Try(_title(item), item) for item in REST]
@@ -183,7 +183,9 @@ def _measure(
     broken: dict[int, float] = {}
     for part in _chunks(weakest, f"{name}: the weakest"):
         work = partial(_broken, target, tries, images, part, threat)
-        broken |= _kept(folder / f"{_digest(tries)}-{part[0]}-{len(part)}.json", work)
+        # The first round decides which images a part holds.
+        path = folder / f"{_digest([*first, *tries])}-{part[0]}-{len(part)}.json"
+        broken |= _kept(path, work)
 
     clean = margins(target.defence, images.pixels(torch.arange(len(images))), images.labels)
     clean_wrong = set((clean <= 0).nonzero()[:, 0].tolist())

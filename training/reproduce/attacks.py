@@ -15,7 +15,7 @@ PAPER_STEP = 0.1
 NO_GRADIENT = ("sequence", "noise-reduction")
 """Denoisers that round or count: feature squeezing and noise reduction."""
 STEPS, QUERIES = 100, 2_000
-SMOKE_STEPS = 5
+SMOKE_STEPS = SMOKE_QUERIES = 5
 
 
 def paper_attacks(profile: str, epsilon: float) -> tuple[AttackSpec, AttackSpec]:
@@ -49,9 +49,9 @@ def white_box_attacks(profile: str, denoiser: str) -> tuple[AttackSpec, ...]:
         attacks.append(PGD(steps=steps, gradient=past))
         attacks.append(PGD(steps=steps, gradient=past, objective=margin))
     dlr = Objective(loss="dlr")
-    attacks.append(APGD(steps=max(1, steps // 2), targets=9, objective=dlr, gradient=through))
+    attacks.append(APGD(steps=steps // 2, targets=9, objective=dlr, gradient=through))
     if denoiser in NO_GRADIENT:  # an attack that needs none
-        attacks.append(Square(queries=QUERIES if steps == STEPS else SMOKE_STEPS))
+        attacks.append(Square(queries=SMOKE_QUERIES if profile == "smoke" else QUERIES))
     return tuple(attacks)
 
 

@@ -72,7 +72,8 @@ class Cell:
     def key(self) -> str:
         """Digest of what decides the result: a result with another key is of another cell."""
         decides = [
-            # Without what is not set: a new key of recipes must not make every cell another one.
+            # Without what is not set: a new key of recipes or attacks must not make every cell
+            # another one.
             self.recipe.model_dump(mode="json", exclude={"summary"}, exclude_none=True),
             list(self.levels), list(self.epsilons), self.images, self._attacks(),
         ]  # fmt: skip

@@ -53,7 +53,7 @@ TITLES: Mapping[str, str] = MappingProxyType(
         "feature-squeezing": "feature squeezing (2018)",
         "noise-reduction": "noise reduction (2017)",
         "trades": "TRADES (2019)",
-        "joint": "`mnist`, the shipped default",
+        "joint": "recipe `mnist`, our default's",
         "hgd-feature": "HGD, feature-guided",
         "hgd-pixel": "HGD, pixel-guided",
         "feature-denoise": "feature denoising (2019)",
