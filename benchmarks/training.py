@@ -96,7 +96,7 @@ def _one_epoch(
     clean = splits.train.pixels(slice(None))
     noise = torch.rand(clean.shape, generator=torch.Generator().manual_seed(0))
     shown = {"noisy": (clean + 0.4 * noise - 0.2).clamp(0, 1).half()}
-    loss_fn = feature_loss(loss, classifier, data_dir).to(device)
+    loss_fn = feature_loss(loss, classifier, data_dir, device)
     job = denoiser_fit(recipe, classifier, loss_fn, splits, shown, {}, device)
     return replace(job, epochs=1, validate=lambda: {"score": 0.0}, pictures=None)
 
@@ -110,9 +110,8 @@ def _bare_loop(
     recipe: Recipe, splits: Splits, data_dir: Path, device: torch.device
 ) -> Callable[[], None]:
     assert recipe.loss is not None
-    network = feature_loss(recipe.loss, _classifier(recipe), data_dir).network
+    network = feature_loss(recipe.loss, _classifier(recipe), data_dir, device).network
     assert network is not None
-    network.to(device)
     clean = splits.train.pixels(slice(None)).to(device).split(recipe.denoiser.batch_size)
     denoised = [batch.flip(3).contiguous().requires_grad_(True) for batch in clean]
 

@@ -18,7 +18,7 @@ from training.evaluate import accuracy
 from training.feature_cache import FeatureCache
 from training.guide import ClassifierGuide, GuideTap
 from training.loop import Fit, Moment, Outcome, fit
-from training.loss_networks import load_loss_network
+from training.loss_networks import LossNetwork, load_loss_network
 from training.losses import FeatureLoss
 from training.recipe import AdversariesSection, LossSection, Recipe, RecipeError
 from training.shown import NoisyShown, Shown, StaticShown, with_noise
@@ -43,7 +43,7 @@ def train_denoiser(
     """
     losses, adversaries = recipe.loss, recipe.adversaries
     assert losses is not None, "the recipe was checked"
-    loss_fn = feature_loss(losses, classifier, data_dir).to(device)
+    loss_fn = feature_loss(losses, classifier, data_dir, device)
     train: dict[str, Tensor] = {}
     held_out: dict[str, Tensor] = {}
     if adversaries is not None:
@@ -127,20 +127,28 @@ def denoiser_fit(
     )
 
 
-def feature_loss(section: LossSection, classifier: nn.Module, data_dir: Path | None) -> FeatureLoss:
-    """The loss of a recipe, its network loaded.
+def feature_loss(
+    section: LossSection, classifier: nn.Module, data_dir: Path | None, device: torch.device
+) -> FeatureLoss:
+    """The loss of a recipe on `device`, its network loaded, and compiled for a GPU.
+
+    TORCH_COMPILE_DISABLE=1, torch's own switch, leaves it as it is.
 
     Raises:
         LossNetworkError: the loss network is not to be had.
         RecipeError: the classifier has no features to guide by.
     """
+    network = _feature_network(section, classifier, data_dir)
+    if isinstance(network, LossNetwork) and device.type == "cuda":
+        network.compile()
     return FeatureLoss(
-        _feature_network(section, classifier, data_dir),
+        network,
         scaling=section.scaling,
         feature_weight=section.feature_weight,
         pixel_weight=section.pixel_weight,
         distance=section.distance,
-    )
+        precision=torch.float32 if section.precision is None else torch.bfloat16,
+    ).to(device)
 
 
 def _shown(recipe: Recipe, images: ImageSet, static: Mapping[str, Tensor]) -> Shown:

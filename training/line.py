@@ -82,7 +82,7 @@ def run_recipe(
         denoiser, module, outcome = train_online(
             recipe,
             classifier.module,
-            feature_loss(recipe.loss, classifier.module, data_dir),
+            feature_loss(recipe.loss, classifier.module, data_dir, device),
             splits,
             folder,
             resume=resume,

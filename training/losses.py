@@ -25,6 +25,7 @@ class FeatureLoss(nn.Module):
     `distance="absolute"` leaves the squares out, as HGD does.
 
     `network` gives the feature maps phi_l of images by name; without one only pixels are compared.
+    Its convolutions run in `precision`; the maps are compared in float32 whatever it is.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class FeatureLoss(nn.Module):
         feature_weight: float,
         pixel_weight: float,
         distance: Distance = "squared",
+        precision: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.network = network if feature_weight else None
         self.scaling = scaling
         self.feature_weight = feature_weight
         self.pixel_weight = pixel_weight
+        self.precision = precision
         self._mean = _MEANS[distance]
         self._divisors: dict[str, float] = {}
 
@@ -57,7 +60,7 @@ class FeatureLoss(nn.Module):
     @torch.no_grad()
     def targets(self, clean: Tensor) -> dict[str, Tensor]:
         """The feature maps that the denoised images must match; no gradient goes through them."""
-        return {} if self.network is None else dict(self.network(clean))
+        return self._maps(clean)
 
     def terms(
         self, denoised: Tensor, clean: Tensor, targets: Mapping[str, Tensor]
@@ -69,8 +72,15 @@ class FeatureLoss(nn.Module):
         terms = {}
         if self.pixel_weight:
             terms["pixel"] = self.pixel_weight * self._mean(denoised, clean)
-        if self.network is not None:
-            for name, maps in self.network(denoised).items():
-                error = self._mean(maps, targets[name].to(maps.dtype))
-                terms[name] = self.feature_weight * error
+        for name, maps in self._maps(denoised).items():
+            error = self._mean(maps, targets[name].to(maps.dtype))
+            terms[name] = self.feature_weight * error
         return {name: term / self._divisors.get(name, 1.0) for name, term in terms.items()}
+
+    def _maps(self, images: Tensor) -> dict[str, Tensor]:
+        if self.network is None:
+            return {}
+        lower = self.precision != torch.float32
+        with torch.autocast(images.device.type, self.precision, enabled=lower):
+            maps = self.network(images)
+        return {name: one.float() for name, one in maps.items()}

@@ -38,7 +38,7 @@ def train_online(
 
     With `[joint]`, `classifier` is where the classifier starts; it is changed in place.
     """
-    job = online_fit(recipe, classifier, loss_fn.to(device), splits, device)
+    job = online_fit(recipe, classifier, loss_fn, splits, device)
     learning = "denoiser and classifier" if recipe.joint is not None else "denoiser"
     console.print(
         f"[bold]{learning}[/] {recipe.denoiser.architecture}: {job.epochs} epochs on images made "

@@ -184,6 +184,8 @@ class LossSection(_Section):
     taps: str | list[str] = "text"
     """A profile of the network, or names of its layers."""
     input_px: int = Field(default=32, ge=28, le=512)
+    precision: Literal["bfloat16"] | None = None
+    """Of the network's convolutions; float32 where it is not set."""
     distance: Distance = "squared"
     """`squared` as in equation 4, `absolute` as in HGD; the mean over elements of either."""
     scaling: Scaling = "elements"

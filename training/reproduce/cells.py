@@ -154,6 +154,7 @@ def _ablation(seed: int, profile: str, budget: Budget) -> list[Cell]:
             # Equation 4 as printed: every term a plain mean, whatever the magnitude of the maps.
             text = variants[f"{network}-text"]
             variants[f"{network}-text-elements"] = [*text, "loss.scaling=elements"]
+            variants[f"{network}-text-bfloat16"] = [*text, "loss.precision=bfloat16"]
         if network == "squeezenet-imagenet":
             fire = variants[f"{network}-fire"]
             variants[f"{network}-fire-64px"] = [*fire, "loss.input_px=64"]

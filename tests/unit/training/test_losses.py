@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
 
 from training import loss_networks
 from training.feature_cache import FeatureCache
@@ -97,6 +99,48 @@ def test_equal_images_cost_nothing_and_magnitudes_make_terms_comparable(data_dir
     nothing = {name: torch.zeros_like(m) for name, m in network(clean).items()}
     relative = loss.terms(clean, clean, nothing)
     assert all(float(relative[name]) == pytest.approx(1, rel=1e-3) for name in nothing)
+
+
+def _gradient(loss: FeatureLoss, clean: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+    denoised = shown.clone().requires_grad_(True)
+    total = torch.stack(list(loss.terms(denoised, clean, loss.targets(clean)).values())).sum()
+    (gradient,) = torch.autograd.grad(total, denoised)
+    return total.detach(), gradient
+
+
+def test_bfloat16_asks_for_the_same_as_float32(data_dir) -> None:
+    network = load_loss_network("vgg16-cifar10", "text", data_dir)
+    clean, shown = torch.rand(4, 1, 28, 28), torch.rand(4, 1, 28, 28)
+    (exact, wanted), (total, gradient) = (
+        _gradient(
+            FeatureLoss(
+                network, scaling="elements", feature_weight=1, pixel_weight=0, precision=precision
+            ),
+            clean,
+            shown,
+        )
+        for precision in (torch.float32, torch.bfloat16)
+    )
+    assert total.dtype == torch.float32
+    assert float(total) != float(exact)
+    assert float(total) == pytest.approx(float(exact), rel=0.02)
+    assert float(F.cosine_similarity(gradient.flatten(), wanted.flatten(), dim=0)) > 0.95
+
+
+def test_a_compiler_sees_the_loss_network_as_one_graph(data_dir) -> None:
+    clean, shown = torch.rand(2, 1, 28, 28), torch.rand(2, 1, 28, 28)
+    plain, compiled = (load_loss_network("vgg16-cifar10", "text", data_dir) for _ in range(2))
+    compiled.compile(fullgraph=True, backend="aot_eager")
+    (exact, wanted), (total, gradient) = (
+        _gradient(
+            FeatureLoss(network, scaling="elements", feature_weight=1, pixel_weight=1),
+            clean,
+            shown,
+        )
+        for network in (plain, compiled)
+    )
+    assert float(total) == pytest.approx(float(exact), rel=1e-4)
+    assert torch.allclose(gradient, wanted, rtol=1e-3, atol=1e-6)
 
 
 def test_small_images_are_padded_not_blurred_and_large_ones_resized(data_dir) -> None:

@@ -27,7 +27,7 @@ def recipe():
 
 def _job(recipe, classifier):
     splits = load_splits(recipe.data, recipe.input, 0, None)
-    loss = feature_loss(recipe.loss, classifier, None)
+    loss = feature_loss(recipe.loss, classifier, None, torch.device("cpu"))
     return online_fit(recipe, classifier, loss, splits, torch.device("cpu"))
 
 
