@@ -174,7 +174,8 @@ def _loss_in_words(recipe: Recipe) -> str | None:
     if loss.network is None:
         return "pixels"
     taps = loss.taps if isinstance(loss.taps, str) else ",".join(loss.taps)
-    return f"{loss.network} {taps} {loss.scaling} {loss.input_px}px"
+    precision = "" if loss.precision is None else f" {loss.precision}"
+    return f"{loss.network} {taps} {loss.scaling} {loss.input_px}px{precision}"
 
 
 def _measured(share: Share) -> Measured:
