@@ -111,7 +111,9 @@ def _compared(loss: LossSection) -> str:
         return f"{how}the protected classifier's {taps}{pixels}, as in HGD"
     return (
         f"equation 4 with the loss network `{loss.network}`, taps `{taps}`, "
-        f"scaling `{loss.scaling}`" + (f", {loss.distance} differences" if distance else "")
+        f"scaling `{loss.scaling}`"
+        + (f", {loss.distance} differences" if distance else "")
+        + (f", {loss.precision} convolutions" if loss.precision else "")
     )
 
 
