@@ -10,6 +10,7 @@ import hashlib
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from rich.console import Console
 from rich.progress import track
 from safetensors.torch import load_file, save, save_file
@@ -35,7 +36,8 @@ def make_adversaries(
 ) -> Tensor:
     """Adversarial versions of all `images` against `classifier`: float16 (N,C,H,W) in [0, 1].
 
-    Half precision moves a pixel by at most 0.0005, an eighth of one 8-bit step.
+    Half precision moves a pixel by at most 0.0005, an eighth of one 8-bit step. Of two processes
+    that want the same images, one waits for each file.
     """
     folder = cache / _digest(attacker, classifier, images, threat, seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,12 +48,13 @@ def make_adversaries(
         starts, f"{attacker.name} on {images.name}", console=console, transient=True
     ):
         path = folder / f"chunk-{start // CHUNK:05d}.safetensors"
-        if not path.is_file():
-            ids = range(start, min(start + CHUNK, len(images)))
-            made = _attack_chunk(attacker, classifier, images, ids, threat, seed, device)
-            unfinished = path.with_suffix(".part")
-            save_file({"adversarial": made}, unfinished)
-            unfinished.replace(path)
+        with FileLock(folder / "lock"):
+            if not path.is_file():
+                ids = range(start, min(start + CHUNK, len(images)))
+                made = _attack_chunk(attacker, classifier, images, ids, threat, seed, device)
+                unfinished = path.with_suffix(".part")
+                save_file({"adversarial": made}, unfinished)
+                unfinished.replace(path)
         chunks.append(load_file(path)["adversarial"])
     return torch.cat(chunks)
 

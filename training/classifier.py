@@ -1,11 +1,13 @@
 """The classifier behind the denoiser: trained here, or taken as it is."""
 
 import hashlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,7 +49,7 @@ def obtain_classifier(
     """The classifier as the recipe wants it.
 
     Classifiers are kept in `folder` by what decides them, so that recipes that share one train it
-    once, and a stopped training goes on. `cut` trains no further.
+    once, and a stopped training goes on: of two processes one waits. `cut` trains no further.
 
     Raises:
         BundleError: `classifier.from_bundle` cannot be used.
@@ -68,7 +70,10 @@ def obtain_classifier(
     how = f", {section.adversarial.kind}" if section.adversarial else ""
     console.print(f"[bold]classifier[/] {section.architecture}: {section.epochs} epochs{how}")
     job = _job(module, section, splits, recipe.seed, device)
-    outcome = fit(job, folder / _digest(recipe), resume=True, cut=cut, console=console)
+    own = folder / _digest(recipe)
+    own.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if cut else FileLock(own / "lock"):
+        outcome = fit(job, own, resume=True, cut=cut, console=console)
     figures = "  ".join(f"{name} {value:.4f}" for name, value in outcome.figures.items())
     console.print(f"classifier: held out: {figures}", highlight=False)
     return Classifier(section.architecture, dict(section.config), frozen(module), outcome)

@@ -6,16 +6,14 @@ OUT/work/PROFILE/audits   the rows of audits that are not finished
 OUT/work/PROFILE/logs     what training says
 """
 
-import fcntl
-import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from rich.console import Console
 
 from fend import __version__
@@ -130,15 +128,11 @@ def run_cell(cell: Cell, places: Places, say: Say = lambda _: None) -> None:
 
 
 def _trained(recipe: Recipe, log: str, places: Places, work: Path) -> Manifest:
-    """The bundle of `recipe` in `work`; what is there is used, and a stopped training goes on.
-
-    Recipes that share a classifier take turns: they would write the same checkpoints.
-    """
+    """The bundle of `recipe` in `work`; what is there is used, and a stopped training goes on."""
     bundle_dir, runs_dir = work / "models" / recipe.name, work / "runs"
-    shared = [recipe.classifier.model_dump_json(), recipe.data.model_dump_json(), str(recipe.seed)]
-    digest = hashlib.sha256("\n".join(shared).encode()).hexdigest()[:16]
-    (work / "logs").mkdir(parents=True, exist_ok=True)
-    with _locked(runs_dir / "locks" / digest):
+    for folder in (work / "logs", runs_dir / "locks"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(runs_dir / "locks" / recipe.name):
         if (bundle_dir / MANIFEST).is_file():
             manifest = read_manifest(bundle_dir)
             if manifest.about.get("recipe") == recipe.model_dump(mode="json"):
@@ -156,15 +150,6 @@ def _trained(recipe: Recipe, log: str, places: Places, work: Path) -> Manifest:
                 device=torch.device(places.device),
                 console=Console(file=file, width=160),
             )
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Only one process at a time; the system frees it when that process ends, however it ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _loss_in_words(recipe: Recipe) -> str | None:
