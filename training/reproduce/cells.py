@@ -158,6 +158,7 @@ def _ablation(seed: int, profile: str, budget: Budget) -> list[Cell]:
         if network == "squeezenet-imagenet":
             fire = variants[f"{network}-fire"]
             variants[f"{network}-fire-64px"] = [*fire, "loss.input_px=64"]
+            variants[f"{network}-fire-tenth"] = [*fire, "loss.feature_weight=0.1"]
     cells = []
     for variant, loss in variants.items():
         changes = [

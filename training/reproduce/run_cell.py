@@ -159,8 +159,12 @@ def _loss_in_words(recipe: Recipe) -> str | None:
     if loss.network is None:
         return "pixels"
     taps = loss.taps if isinstance(loss.taps, str) else ",".join(loss.taps)
-    precision = "" if loss.precision is None else f" {loss.precision}"
-    return f"{loss.network} {taps} {loss.scaling} {loss.input_px}px{precision}"
+    words = [loss.network, taps, loss.scaling, f"{loss.input_px}px"]
+    if loss.precision is not None:
+        words.append(loss.precision)
+    if loss.feature_weight != 1:
+        words.append(f"weight {loss.feature_weight:g}")
+    return " ".join(words)
 
 
 def _measured(share: Share) -> Measured:
