@@ -1,13 +1,14 @@
 """The classifier behind the denoiser: trained here, or taken as it is."""
 
 import hashlib
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -72,11 +73,26 @@ def obtain_classifier(
     job = _job(module, section, splits, recipe.seed, device)
     own = folder / _digest(recipe)
     own.mkdir(parents=True, exist_ok=True)
-    with nullcontext() if cut else FileLock(own / "lock"):
+    with nullcontext() if cut else _turn(own / "lock", console):
         outcome = fit(job, own, resume=True, cut=cut, console=console)
     figures = "  ".join(f"{name} {value:.4f}" for name, value in outcome.figures.items())
     console.print(f"classifier: held out: {figures}", highlight=False)
     return Classifier(section.architecture, dict(section.config), frozen(module), outcome)
+
+
+@contextmanager
+def _turn(path: Path, console: Console) -> Iterator[None]:
+    """Holds the lock; says so where another process has it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        console.print("another process is training this classifier: waiting for it to finish")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _foreign(
