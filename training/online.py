@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from fend.models import build
 from fend.pipeline import Defence, frozen
 from training.adversarial import make_adversarial, pair_terms
-from training.augment import distorted
 from training.data import Splits
 from training.evaluate import accuracy, white_box_accuracy
 from training.feature_cache import FeatureCache
@@ -75,14 +74,11 @@ def online_fit(
         frozen(classifier)
     defence = Defence(denoiser, classifier)
     loss_fn.calibrate(splits.train.pixels(slice(0, 1_000)).to(device))
-    cache_bytes = 0 if made.distort else losses.cache_bytes  # no version is seen twice
-    features = FeatureCache(loss_fn.targets, len(splits.train), cache_bytes)
+    features = FeatureCache(loss_fn.targets, len(splits.train), losses.cache_bytes)
 
     def loss(indices: Tensor, moment: Moment) -> dict[str, Tensor]:
         clean = splits.train.pixels(indices).to(device)
         labels = splits.train.labels[indices].to(device)
-        if made.distort:
-            clean = distorted(clean, moment.generator)
         shown = make_adversarial(adversarial, defence, clean, labels, moment)
         if recipe.joint is None:
             classifier.eval()  # its statistics, too, stay as they are

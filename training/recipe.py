@@ -135,8 +135,6 @@ class OnlineSection(_Section):
     adversarial: AdversarialSection
     clean_weight: float = Field(default=1.0, ge=0)
     """Of the pixel term on clean images, which are to be left as they are."""
-    distort: bool = False
-    """Turn, slant, stretch and move most images a little, anew each time: as other hands write."""
 
     @model_validator(mode="after")
     def _learns_from_both(self) -> "OnlineSection":
