@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import ClassVar
 
 from fend.errors import FendError
 
@@ -12,7 +11,7 @@ TOKEN_VARIABLE = "FEND_ADMIN_TOKEN"
 class TokenMissing(FendError):
     """There is no admin token, or it cannot be read."""
 
-    code: ClassVar[str] = "token_missing"
+    code = "token_missing"
 
 
 def admin_token(file: Path | None) -> str:

@@ -4,7 +4,7 @@ Without torch, so that a client is quick to import.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 class TopKInvalid(FendError):
     """Another number of labels is asked for than the model can give."""
 
-    code: ClassVar[str] = "top_k_invalid"
+    code = "top_k_invalid"
 
 
 class NotCertifiable(FendError):
     """A certificate is asked of a model that gives none."""
 
-    code: ClassVar[str] = "not_certifiable"
+    code = "not_certifiable"
 
 
 class _Answer(BaseModel):

@@ -10,7 +10,7 @@ to the rounding of float32.
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -37,7 +37,7 @@ _GROWING_METHODS = frozenset(
 class NotBounded(FendError):
     """A network does something for which there are no bounds here."""
 
-    code: ClassVar[str] = "not_bounded"
+    code = "not_bounded"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import ClassVar
 
 from filelock import FileLock
 
@@ -37,13 +36,13 @@ _LOCK = ".adding.lock"
 class BundleExists(FendError):
     """The model has this version already."""
 
-    code: ClassVar[str] = "bundle_exists"
+    code = "bundle_exists"
 
 
 class ModelsDirUnusable(FendError):
     """The folder of models cannot be written."""
 
-    code: ClassVar[str] = "models_dir_unusable"
+    code = "models_dir_unusable"
 
 
 def add_bundle(source: Path, models_dir: Path, max_bytes: int = MAX_BYTES) -> tuple[Path, Manifest]:

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, ClassVar, TypeVar
+from typing import IO, Any, TypeVar
 
 from fend.bundle import CARD, MANIFEST, BundleMissing
 from fend.errors import FendError
@@ -34,13 +34,13 @@ T = TypeVar("T")
 class ArchiveInvalid(FendError):
     """The archive is damaged, or holds something else than one bundle."""
 
-    code: ClassVar[str] = "archive_invalid"
+    code = "archive_invalid"
 
 
 class BundleTooLarge(FendError):
     """The bundle is larger than it may be."""
 
-    code: ClassVar[str] = "bundle_too_large"
+    code = "bundle_too_large"
 
 
 def copy_bundle_files(source: Path, folder: Path, max_bytes: int = MAX_BYTES) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -27,7 +27,7 @@ REQUESTS_AT_A_TIME = 8
 class KeyUnreadable(FendError):
     """The file that should hold the key cannot be read."""
 
-    code: ClassVar[str] = "key_unreadable"
+    code = "key_unreadable"
 
 
 Classify = Callable[[Path], Classification]

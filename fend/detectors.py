@@ -5,7 +5,6 @@ A detector is one more thing for an attacker to take into account, not a defence
 
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ Logits = Callable[[Tensor], Tensor]
 class DetectorInvalid(FendError):
     """A threshold cannot be set from what was given."""
 
-    code: ClassVar[str] = "detector_invalid"
+    code = "detector_invalid"
 
 
 @torch.no_grad()

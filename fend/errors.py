@@ -1,13 +1,91 @@
-"""The root of every error that Fend raises on purpose.
+"""Every error that Fend raises on purpose: eight families, each with its HTTP status.
 
-Each case is a subclass with a stable `code` that clients may rely on; its message tells the reader
-what is wrong and what to do. The service maps codes to HTTP answers, the command line prints them.
+`code` is stable and clients may rely on it; the message tells the reader what is wrong and what to
+do. Raise a family with `code=...`; write a subclass only where somebody catches it by type, or
+where the status differs from the family's. The service answers with `status`, the command line
+prints the message.
 """
-
-from typing import ClassVar
 
 
 class FendError(Exception):
-    """Something the caller can put right."""
+    """Something the caller can put right. Raise one of the families below."""
 
-    code: ClassVar[str] = "fend_error"
+    status: int = 500
+    code: str = "fend_error"
+    retry_after_s: float | None = None
+
+    def __init__(
+        self, message: str, *, code: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        """`code` replaces that of the class; `retry_after_s` says when to ask again."""
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
+
+
+class Invalid(FendError):
+    """The request, file or setting cannot be used as it is."""
+
+    status = 422
+    code = "invalid"
+
+
+class NotFound(FendError):
+    """Nothing has this name or id."""
+
+    status = 404
+    code = "not_found"
+
+
+class Conflict(FendError):
+    """The request does not fit the present state."""
+
+    status = 409
+    code = "conflict"
+
+
+class TooLarge(FendError):
+    """More bytes, pixels or items than the limit."""
+
+    status = 413
+    code = "too_large"
+
+
+class Unsupported(FendError):
+    """A format or type that Fend does not read."""
+
+    status = 415
+    code = "unsupported"
+
+
+class Busy(FendError):
+    """Over a limit of load; `retry_after_s` says when to ask again."""
+
+    status = 429
+    code = "busy"
+
+
+class Unavailable(FendError):
+    """Something that is needed is not there now."""
+
+    status = 503
+    code = "unavailable"
+
+
+class Timeout(FendError):
+    """The deadline passed before the work was done."""
+
+    status = 504
+    code = "timeout"
+
+
+class RemoteError(FendError):
+    """An error that another process or service reported, with its own code and status."""
+
+    def __init__(
+        self, message: str, *, code: str, status: int = 500, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, code=code, retry_after_s=retry_after_s)
+        self.status = status

@@ -7,7 +7,6 @@ Names that begin with a dot are left alone.
 """
 
 from pathlib import Path
-from typing import ClassVar
 
 from fend.bundle import MANIFEST, VERSIONS, BundleMissing, Manifest, read_manifest
 from fend.errors import FendError
@@ -16,7 +15,7 @@ from fend.errors import FendError
 class VersionUnknown(FendError):
     """No version of the model on disk has this digest."""
 
-    code: ClassVar[str] = "version_unknown"
+    code = "version_unknown"
 
 
 def model_folders(models_dir: Path) -> list[Path]:

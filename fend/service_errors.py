@@ -1,14 +1,12 @@
 """What goes wrong between a client and a running service."""
 
-from typing import ClassVar
-
 from fend.errors import FendError
 
 
 class ServiceUnreachable(FendError):
     """Nothing answers at the URL, or not as a Fend service does."""
 
-    code: ClassVar[str] = "service_unreachable"
+    code = "service_unreachable"
 
 
 class ServiceRefused(FendError):
@@ -21,5 +19,5 @@ class ServiceRefused(FendError):
 
     def __init__(self, code: str, message: str, status: int | None = None) -> None:
         super().__init__(message)
-        self.code = code  # type: ignore[misc]
-        self.status = status
+        self.code = code
+        self.status = status  # type: ignore[assignment]

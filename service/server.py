@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import Context
 from dataclasses import replace
 from types import FrameType
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import structlog
 import uvicorn
@@ -43,7 +43,7 @@ GARBAGE_OBJECTS = 20_000
 class PortUnavailable(FendError):
     """The address cannot be listened on."""
 
-    code: ClassVar[str] = "port_unavailable"
+    code = "port_unavailable"
 
 
 Stop = Callable[[int], None]

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -23,13 +23,13 @@ LogFormat = Literal["auto", "console", "json"]
 class SettingsError(FendError):
     """A setting has a value that the service cannot start with."""
 
-    code: ClassVar[str] = "settings_invalid"
+    code = "settings_invalid"
 
 
 class ExposureRefused(FendError):
     """The service would be open to a network, and nobody said that it should be."""
 
-    code: ClassVar[str] = "exposure_refused"
+    code = "exposure_refused"
 
 
 class Settings(BaseSettings):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -29,7 +29,7 @@ IN_TITLE = {
 class ReportsNotComparable(FendError):
     """The reports answer different questions, so that their numbers cannot be set side by side."""
 
-    code: ClassVar[str] = "reports_not_comparable"
+    code = "reports_not_comparable"
 
 
 class _Part(BaseModel):

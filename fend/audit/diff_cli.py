@@ -3,7 +3,7 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
@@ -23,7 +23,7 @@ RELIABLE = {True: "reliable", False: "unreliable", None: "not probed"}
 class ReportUnreadable(FendError):
     """A file holds no report that this version can read."""
 
-    code: ClassVar[str] = "report_unreadable"
+    code = "report_unreadable"
 
 
 class DiffFormat(StrEnum):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from fend.audit.report import AuditDocument
@@ -34,7 +34,7 @@ T = TypeVar("T")
 class AuditEndedElsewhere(FendError):
     """Somebody cancelled the audit while it was followed."""
 
-    code: ClassVar[str] = "audit_cancelled"
+    code = "audit_cancelled"
 
 
 @dataclass(frozen=True)

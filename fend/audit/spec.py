@@ -1,7 +1,7 @@
 """What an audit is asked to do: the wire format of requests, presets, and clear refusals."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -25,7 +25,7 @@ NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 class AuditSpecInvalid(FendError):
     """The request for an audit cannot be carried out as it is written."""
 
-    code: ClassVar[str] = "audit_spec_invalid"
+    code = "audit_spec_invalid"
 
 
 class AuditSpec(BaseModel, frozen=True, extra="forbid"):

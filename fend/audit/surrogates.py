@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
-from typing import ClassVar
 
 from fend.audit.levels import NEED_SURROGATE
 from fend.audit.spec import AuditSpec, AuditSpecInvalid
@@ -26,7 +25,7 @@ SEED = 1_000_000
 class SurrogateMissing(FendError):
     """The audit needs a surrogate, and there is none and no way to make one."""
 
-    code: ClassVar[str] = "surrogate_missing"
+    code = "surrogate_missing"
 
 
 def needs_surrogate(spec: AuditSpec) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 from fend.audit.levels import pairs
 from fend.audit.rows import (
@@ -32,7 +32,7 @@ _R = TypeVar("_R", CleanRow, AttackRow, SkippedRow, CurveRow, ProbeRow, ExampleR
 class AuditRowsInvalid(FendError):
     """Rows are missing, doubled, or of another audit: a report of them would be wrong."""
 
-    code: ClassVar[str] = "audit_rows_invalid"
+    code = "audit_rows_invalid"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Nothing here touches the network, so both clients share all of it.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -27,7 +27,7 @@ Image = bytes | Path
 class ImageUnreadable(FendError):
     """The file of an image cannot be read here."""
 
-    code: ClassVar[str] = "image_unreadable"
+    code = "image_unreadable"
 
 
 class Model(BaseModel):

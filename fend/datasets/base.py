@@ -3,7 +3,6 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,37 +14,37 @@ from fend.errors import FendError
 class DatasetError(FendError):
     """A data set cannot be had or used."""
 
-    code: ClassVar[str] = "dataset_error"
+    code = "dataset_error"
 
 
 class UnknownDatasetError(DatasetError):
     """No data set has this name."""
 
-    code: ClassVar[str] = "dataset_unknown"
+    code = "dataset_unknown"
 
 
 class MissingDatasetError(DatasetError):
     """The data set is known, but its files are not here."""
 
-    code: ClassVar[str] = "dataset_missing"
+    code = "dataset_missing"
 
 
 class CorruptDatasetError(DatasetError):
     """A published data set's file is not the published one."""
 
-    code: ClassVar[str] = "dataset_corrupt"
+    code = "dataset_corrupt"
 
 
 class InvalidDatasetError(DatasetError):
     """The caller's own images or labels cannot be used as they are."""
 
-    code: ClassVar[str] = "dataset_invalid"
+    code = "dataset_invalid"
 
 
 class DownloadError(DatasetError):
     """A file could not be fetched whole and unaltered."""
 
-    code: ClassVar[str] = "download_failed"
+    code = "download_failed"
 
 
 @dataclass(frozen=True, eq=False)

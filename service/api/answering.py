@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 
@@ -56,7 +56,7 @@ def server_timing(timings: Sequence[Mapping[str, float]]) -> str:
 class TimeoutInvalid(FendError):
     """The header X-Request-Timeout is no number of seconds."""
 
-    code: ClassVar[str] = "timeout_invalid"
+    code = "timeout_invalid"
 
 
 class Answering:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -23,13 +23,13 @@ STALL_TIMEOUT_S = 30.0
 class UploadStalled(FendError):
     """The rest of the upload did not come."""
 
-    code: ClassVar[str] = "upload_stalled"
+    code = "upload_stalled"
 
 
 class FormInvalid(FendError):
     """The body is no form as its Content-Type says."""
 
-    code: ClassVar[str] = "form_invalid"
+    code = "form_invalid"
 
 
 def file_chunks(request: Request) -> AsyncIterator[bytes]:

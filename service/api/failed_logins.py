@@ -3,7 +3,6 @@
 import math
 import time
 from collections import OrderedDict, deque
-from typing import ClassVar
 
 from fend.errors import FendError
 
@@ -17,7 +16,7 @@ ADDRESSES = 10_000
 class TooManyFailures(FendError):
     """Too many wrong keys came from this address."""
 
-    code: ClassVar[str] = "too_many_failures"
+    code = "too_many_failures"
 
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import ClassVar
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -25,13 +24,13 @@ router = APIRouter(tags=["health"])
 class NotReady(FendError):
     """A model does not answer."""
 
-    code: ClassVar[str] = "not_ready"
+    code = "not_ready"
 
 
 class Draining(FendError):
     """The service is about to stop."""
 
-    code: ClassVar[str] = "draining"
+    code = "draining"
 
 
 class Readiness:

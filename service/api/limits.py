@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
-from typing import ClassVar
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -36,13 +35,13 @@ LINGER_S = 1.0
 class BodyTooLarge(FendError):
     """The request body is longer than the service takes."""
 
-    code: ClassVar[str] = "body_too_large"
+    code = "body_too_large"
 
 
 class RequestTooSlow(FendError):
     """The body did not arrive in time."""
 
-    code: ClassVar[str] = "request_too_slow"
+    code = "request_too_slow"
 
 
 class RequestLimits:

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import structlog
 from fastapi import Depends, Request
@@ -31,7 +31,7 @@ HASHED = re.compile(r"sha256:([0-9a-f]{64})")
 class Unauthorized(FendError):
     """No key, or a wrong one."""
 
-    code: ClassVar[str] = "unauthorized"
+    code = "unauthorized"
 
 
 @dataclass(frozen=True)

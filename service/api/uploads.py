@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from fastapi import Request
@@ -30,25 +30,25 @@ T = TypeVar("T")
 class UnsupportedMediaType(FendError):
     """The body is declared as something that no image can be in."""
 
-    code: ClassVar[str] = "unsupported_media_type"
+    code = "unsupported_media_type"
 
 
 class FileMissing(FendError):
     """The form has no file part called `file`."""
 
-    code: ClassVar[str] = "file_missing"
+    code = "file_missing"
 
 
 class TooManyImages(FendError):
     """A batch holds more images than the service takes at once."""
 
-    code: ClassVar[str] = "too_many_images"
+    code = "too_many_images"
 
 
 class TensorInvalid(FendError):
     """The numbers are no picture for this model."""
 
-    code: ClassVar[str] = "tensor_invalid"
+    code = "tensor_invalid"
 
 
 class TensorBody(BaseModel):
@@ -62,7 +62,7 @@ class TensorBody(BaseModel):
 class ClientGone(FendError):
     """The client left before the answer; nobody reads this."""
 
-    code: ClassVar[str] = "client_gone"
+    code = "client_gone"
 
 
 @dataclass(frozen=True)

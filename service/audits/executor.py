@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import ClassVar
 
 import structlog
 
@@ -21,7 +20,7 @@ RESTART_DELAY_S = 0.2
 class AuditWorkerDied(FendError):
     """The process that attacks ended without a word, again and again."""
 
-    code: ClassVar[str] = "audit_worker_died"
+    code = "audit_worker_died"
 
 
 class AuditFailed(FendError):
@@ -29,7 +28,7 @@ class AuditFailed(FendError):
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
-        self.code = code  # type: ignore[misc]
+        self.code = code
 
 
 async def execute(

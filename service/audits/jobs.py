@@ -4,7 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 from fend.audit import AuditSpec, AuditSpecInvalid, Report, Row, check_fit, check_surrogate
 from fend.datasets import ImageSet, load
@@ -29,37 +29,37 @@ _T = TypeVar("_T")
 class AuditUnknown(FendError):
     """No audit has this id."""
 
-    code: ClassVar[str] = "audit_unknown"
+    code = "audit_unknown"
 
 
 class AuditNotFinished(FendError):
     """There is no report yet, or there will never be one."""
 
-    code: ClassVar[str] = "audit_not_finished"
+    code = "audit_not_finished"
 
 
 class AuditEnded(FendError):
     """What has ended cannot be cancelled."""
 
-    code: ClassVar[str] = "audit_ended"
+    code = "audit_ended"
 
 
 class AuditRowsDeleted(FendError):
     """The audit is so old that only its report is kept."""
 
-    code: ClassVar[str] = "audit_rows_deleted"
+    code = "audit_rows_deleted"
 
 
 class IdempotencyKeyReused(FendError):
     """One key, two different requests."""
 
-    code: ClassVar[str] = "idempotency_key_reused"
+    code = "idempotency_key_reused"
 
 
 class DatasetInUse(FendError):
     """An audit that has not ended needs this data set."""
 
-    code: ClassVar[str] = "dataset_in_use"
+    code = "dataset_in_use"
 
 
 class AuditJobs:

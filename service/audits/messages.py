@@ -1,7 +1,7 @@
 """What the service and the process that attacks tell each other, as JSON."""
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter
 
@@ -14,7 +14,7 @@ from service.settings import Priority
 class AuditInputsChanged(FendError):
     """What is on disk is not what the audit was accepted for, or began with."""
 
-    code: ClassVar[str] = "audit_inputs_changed"
+    code = "audit_inputs_changed"
 
 
 class Task(BaseModel, frozen=True):

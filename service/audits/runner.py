@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 import structlog
 
@@ -39,7 +39,7 @@ _T = TypeVar("_T")
 class AuditCrashed(FendError):
     """A bug in Fend ended the audit."""
 
-    code: ClassVar[str] = "audit_crashed"
+    code = "audit_crashed"
 
 
 @dataclass

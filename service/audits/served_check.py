@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from fend.audit import AuditSpec, Row
@@ -37,7 +37,7 @@ _Key = tuple[Knowledge, int, int]
 class ServiceSilent(FendError):
     """The service gave no answers that could be compared."""
 
-    code: ClassVar[str] = "service_silent"
+    code = "service_silent"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, Field, TypeAdapter
@@ -26,7 +26,7 @@ _KEPT = "kept"
 class DatasetStorageFull(FendError):
     """There is no room for another uploaded data set."""
 
-    code: ClassVar[str] = "dataset_storage_full"
+    code = "dataset_storage_full"
 
 
 class UploadTask(BaseModel, frozen=True):

@@ -5,7 +5,6 @@ import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from pydantic import BaseModel
@@ -21,7 +20,7 @@ _SUMMARY = "summary.json"
 class UploadUnknown(DatasetError):
     """No uploaded data set has this id."""
 
-    code: ClassVar[str] = "upload_unknown"
+    code = "upload_unknown"
 
 
 class SetSummary(BaseModel, frozen=True, extra="forbid"):

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar
 
 from fend.bundle import Manifest
 from fend.datasets import InvalidDatasetError
@@ -40,13 +39,13 @@ _ID = re.compile(f"[0-9a-f]{{{ID_DIGITS}}}")
 class DatasetTooLarge(FendError):
     """The uploaded file is longer than the service takes."""
 
-    code: ClassVar[str] = "dataset_too_large"
+    code = "dataset_too_large"
 
 
 class UploadBusy(FendError):
     """Uploads are taken one at a time."""
 
-    code: ClassVar[str] = "upload_busy"
+    code = "upload_busy"
 
 
 class UploadFailed(FendError):
@@ -54,7 +53,7 @@ class UploadFailed(FendError):
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
-        self.code = code  # type: ignore[misc]
+        self.code = code
 
 
 class UploadedSets:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from fend.errors import FendError
 from service.inference.latency import LatencyModel
@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 class Overloaded(FendError):
     """More is in the works than the service takes on."""
 
-    code: ClassVar[str] = "overloaded"
+    code = "overloaded"
 
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(f"the service has all the work it can take; retry in {retry_after_s} s")
@@ -41,13 +41,13 @@ class Overloaded(FendError):
 class DeadlineExceeded(FendError):
     """There was no answer in time; the work is dropped."""
 
-    code: ClassVar[str] = "deadline_exceeded"
+    code = "deadline_exceeded"
 
 
 class Stopping(FendError):
     """The service stops and takes nothing new."""
 
-    code: ClassVar[str] = "stopping"
+    code = "stopping"
 
 
 @dataclass(frozen=True)

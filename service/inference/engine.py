@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import ClassVar
 
 import structlog
 import torch
@@ -28,13 +27,13 @@ NOT_FINITE = "the model has no finite answer to this image; the model is at faul
 class DeviceUnavailable(FendError):
     """The device in the settings cannot be used."""
 
-    code: ClassVar[str] = "device_unavailable"
+    code = "device_unavailable"
 
 
 class AnswerNotFinite(FendError):
     """The model computed NaN or infinity; that never leaves as an answer."""
 
-    code: ClassVar[str] = "answer_not_finite"
+    code = "answer_not_finite"
 
 
 @dataclass(frozen=True, eq=False)

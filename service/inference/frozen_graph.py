@@ -9,7 +9,7 @@ or answers otherwise than the model itself, is served in eager mode, and the log
 
 import warnings
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ Forward = Callable[[Tensor], Outputs]
 class GraphDisagrees(FendError):
     """The graph of a model does not answer what the model does."""
 
-    code: ClassVar[str] = "graph_disagrees"
+    code = "graph_disagrees"
 
 
 class Served(nn.Module):

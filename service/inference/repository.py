@@ -2,7 +2,6 @@
 
 import asyncio
 from pathlib import Path
-from typing import ClassVar
 
 import structlog
 
@@ -17,19 +16,19 @@ from service.settings import Settings, SettingsError
 class ModelUnknown(FendError):
     """No bundle has this name."""
 
-    code: ClassVar[str] = "model_unknown"
+    code = "model_unknown"
 
 
 class ModelUnloaded(FendError):
     """No version of the model is active, by an administrator's choice."""
 
-    code: ClassVar[str] = "model_unloaded"
+    code = "model_unloaded"
 
 
 class NoModels(FendError):
     """There is nothing to serve."""
 
-    code: ClassVar[str] = "no_models"
+    code = "no_models"
 
 
 class Repository:

@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import ClassVar
 
 import structlog
 
@@ -24,13 +23,13 @@ from service.settings import Settings
 class VersionRefused(FendError):
     """The version did not pass its checks; what served before still does."""
 
-    code: ClassVar[str] = "version_refused"
+    code = "version_refused"
 
 
 class NoPreviousVersion(FendError):
     """There is nothing to roll back to."""
 
-    code: ClassVar[str] = "no_previous_version"
+    code = "no_previous_version"
 
 
 class Swaps:

@@ -9,7 +9,6 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import ClassVar
 
 import httpx
 import structlog
@@ -31,7 +30,7 @@ LOAD_TIMEOUT_S = 300.0
 class WorkersDisagree(FendError):
     """Not every worker serves what was chosen."""
 
-    code: ClassVar[str] = "workers_disagree"
+    code = "workers_disagree"
 
 
 class Peers:

@@ -7,7 +7,6 @@ address. Until a leader that died is replaced they wait a little.
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import ClassVar
 
 import httpx
 import structlog
@@ -34,7 +33,7 @@ _SAID_ANEW = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-request-id
 class LeaderUnavailable(FendError):
     """The worker that keeps audits, data sets and versions gives no answer."""
 
-    code: ClassVar[str] = "leader_unavailable"
+    code = "leader_unavailable"
 
 
 class Relay:

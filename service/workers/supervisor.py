@@ -13,7 +13,7 @@ from asyncio.subprocess import DEVNULL, Process
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import structlog
 from prometheus_client.multiprocess import mark_process_dead
@@ -41,7 +41,7 @@ GRACE_S = 10.0
 class WorkersFailed(FendError):
     """A worker died without a word before all were ready."""
 
-    code: ClassVar[str] = "workers_failed"
+    code = "workers_failed"
 
 
 class WorkerRefused(FendError):
@@ -49,7 +49,7 @@ class WorkerRefused(FendError):
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
-        self.code = code  # type: ignore[misc]
+        self.code = code
 
 
 def supervise(settings: Settings, listener: socket.socket) -> None:

@@ -2,7 +2,6 @@
 
 import tomllib
 from importlib import resources
-from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,7 +11,7 @@ from fend.errors import FendError
 class ReproduceInvalid(FendError):
     """What is asked of `fend reproduce` cannot be done as it is written."""
 
-    code: ClassVar[str] = "reproduce_invalid"
+    code = "reproduce_invalid"
 
 
 class _Part(BaseModel):

@@ -1,6 +1,6 @@
 """The JSON of the Open Inference Protocol: what is sent, what is answered."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,7 +13,7 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 class ProtocolInvalid(FendError):
     """The request is not what the protocol says it should be."""
 
-    code: ClassVar[str] = "protocol_invalid"
+    code = "protocol_invalid"
 
 
 class _Sent(BaseModel):
