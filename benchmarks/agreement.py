@@ -6,7 +6,6 @@ Prints how far the FGSM images differ, the accuracy that each PGD leaves, and th
 (one run, one thread; a ratio of this machine, not a benchmark to quote).
 """
 
-import argparse
 import time
 import warnings
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.places import default_data_dir
+from benchmarks.common import parser_of
 from fend.attacks import FGSM, PGD, attack
 from fend.bundle import load_bundle
 from fend.datasets import load
@@ -33,15 +32,13 @@ Attacker = Callable[[], Tensor]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--model", type=Path, default=Path("models/mnist"))
     parser.add_argument("--dataset", default="mnist:test")
-    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     parser.add_argument("--samples", type=int, default=1_000)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--epsilons", type=float, nargs="+", default=[0.05, 0.1, 0.2])
     options = parser.parse_args()
-    torch.set_num_threads(1)
     classifier = load_bundle(options.model).defence.classifier
     images = load(options.dataset, options.data_dir)
     chosen = images.sample(options.samples, seed=0)

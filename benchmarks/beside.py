@@ -7,7 +7,6 @@ worst case per image counts. The model's card then shows both. A white-box attac
 ones before it left, so its row is what is left after it.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.places import default_data_dir
+from benchmarks.common import cell, markdown, parser_of
 from fend.attacks import APGD, FGSM, PGD, Gradient, Objective, Square
 from fend.audit import AuditSpec, Report, build_report, open_audit, plan, run_shard, source_of
-from fend.audit.report import Share
 from fend.bundle import annotate, load_bundle, read_manifest, save_bundle
 from fend.threat import Knowledge, ThreatModel
 from training.card import model_card
@@ -35,13 +33,11 @@ ATTACKS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--epsilon", type=float, default=0.2)
     options = parser.parse_args()
-    torch.set_num_threads(1)
     alone, defended = audit_both(options.bundle, options.samples, options.epsilon, options.data_dir)
     tell_the_card(options.bundle, alone, defended)
     print(table(alone, defended))
@@ -92,18 +88,17 @@ def table(alone: Report, defended: Report) -> str:
     title = f"white-box, epsilon {alone.threat.epsilon:g}, {alone.identity.n} images, %"
     rows = [
         [title, "classifier alone", "behind its denoiser"],
-        ["---"] * 3,
-        ["clean", _cell(alone.clean.defended), _cell(defended.clean.defended)],
+        ["clean", cell(alone.clean.defended), cell(defended.clean.defended)],
     ]
     for one, other in zip(alone.lines, defended.lines, strict=True):
-        rows.append([one.title, _cell(one.defended), _cell(other.defended)])
+        rows.append([one.title, cell(one.defended), cell(other.defended)])
     worst = (alone.worst_case, defended.worst_case)
-    rows.append(["**worst case per image**", *(f"**{_cell(share)}**" for share in worst)])
+    rows.append(["**worst case per image**", *(f"**{cell(share)}**" for share in worst)])
     gain = 100 * (worst[1].accuracy - worst[0].accuracy)
     least = 100 * (worst[1].low - worst[0].high)
     return "\n".join(
         [
-            *("| " + " | ".join(row) + " |" for row in rows),
+            markdown(rows),
             "",
             f"The denoiser adds {gain:.1f} points (from one interval to the other: {least:.1f}).",
             "",
@@ -137,10 +132,6 @@ def _report(spec: AuditSpec, bundle_dir: Path, data_dir: Path) -> Report:
     shards = plan(spec, opened.image_set)
     rows = [row for shard in shards for row in run_shard(opened, shard)]
     return build_report(spec, source_of(opened), rows)
-
-
-def _cell(share: Share) -> str:
-    return f"{100 * share.accuracy:.1f} ({100 * share.low:.1f}-{100 * share.high:.1f})"
 
 
 if __name__ == "__main__":

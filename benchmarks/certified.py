@@ -10,19 +10,15 @@ whole L-inf ball. Attacked accuracy stands beside that in a column of its own: i
 proved.
 """
 
-import argparse
 import time
-from pathlib import Path
 
 import torch
-from torch import nn
 
-from benchmarks.places import default_data_dir
+from benchmarks.common import counted, markdown, parser_of
 from fend.attacks import PGD, attack
-from fend.audit.statistics import wilson_interval
 from fend.bounds import Bounds, verified
 from fend.bundle import Bundle, load_bundle
-from fend.certify import ALPHA, SAMPLES, Certificate, certify, sigma_of
+from fend.certify import ALPHA, SAMPLES, certify, sigma_of
 from fend.datasets import ImageSet, load
 from fend.model_folders import find_bundle
 from fend.threat import ThreatModel, sample_seeds
@@ -34,13 +30,11 @@ BATCH = 250
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("model", help="a bundle: its folder, or its name in --models-dir")
     parser.add_argument("--images", type=int, default=500, help="test images, chosen by the seed")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="noisy copies of each image")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--models-dir", type=Path, default=Path("models"))
-    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     options = parser.parse_args()
     folder, manifest = find_bundle(options.model, options.models_dir)
     bundle = load_bundle(folder)
@@ -57,27 +51,22 @@ def main() -> None:
 
 def smoothed_table(bundle: Bundle, images: ImageSet, samples: int, seed: int) -> str:
     """Certified accuracy against the L2 radius, with the denoiser and without: Markdown."""
-    sigma, labels = sigma_of(bundle.manifest), images.labels.tolist()
-    seeds = sample_seeds(seed, range(len(images)), "certified")
-
-    def certificates(model: nn.Module) -> list[Certificate]:
-        return certify(model, images.pixels(slice(None)), seeds, sigma=sigma, samples=samples)
-
-    defended, bare = (certificates(m) for m in (bundle.defence, bundle.defence.classifier))
+    sigma, labels, n = sigma_of(bundle.manifest), images.labels.tolist(), len(images)
+    seeds = sample_seeds(seed, range(n), "certified")
+    pixels = images.pixels(slice(None))
+    columns = [
+        list(zip(certify(model, pixels, seeds, sigma=sigma, samples=samples), labels, strict=True))
+        for model in (bundle.defence, bundle.defence.classifier)
+    ]
     rows = [[f"certified, % (sigma {sigma:g}, {samples:,} samples, alpha {ALPHA:g})",
              f"`{bundle.manifest.name}`", "no denoiser"]]  # fmt: skip
     for radius in RADII:
+        counts = [sum(c.index == label and c.radius >= radius for c, label in column)
+                  for column in columns]  # fmt: skip
         what = f"right, radius {radius:g} or more" if radius else "right, any radius"
-        counts = [
-            sum(
-                c.index == label and c.radius >= radius for c, label in zip(cs, labels, strict=True)
-            )
-            for cs in (defended, bare)
-        ]
-        rows.append([what, *(_share(count, len(images)) for count in counts)])
-    abstained = [sum(c.abstained for c in cs) for cs in (defended, bare)]
-    rows.append(["abstained", *(_share(count, len(images)) for count in abstained)])
-    return _markdown(rows)
+        rows.append([what, *(counted(count, n) for count in counts)])
+    abstained = [sum(c.abstained for c, _ in column) for column in columns]
+    return markdown([*rows, ["abstained", *(counted(count, n) for count in abstained)]])
 
 
 def bounded_table(bundle: Bundle, images: ImageSet) -> str:
@@ -86,14 +75,13 @@ def bounded_table(bundle: Bundle, images: ImageSet) -> str:
     Raises:
         NotBounded: the networks do something that cannot be bounded.
     """
-    defence, bounds = bundle.defence, Bounds(bundle.defence)
+    defence, bounds, n = bundle.defence, Bounds(bundle.defence), len(images)
     batches = [
-        (images.pixels(indices), images.labels[indices])
-        for indices in torch.split(torch.arange(len(images)), BATCH)
+        (images.pixels(indices), images.labels[indices]) for indices in torch.arange(n).split(BATCH)
     ]
     clean = sum(int((defence(p).argmax(1) == labels).sum()) for p, labels in batches)
     rows = [["%, L-inf", "verified (interval bounds)", f"unbroken by PGD-{PGD_STEPS}"]]
-    rows.append(["clean", "-", _share(clean, len(images))])
+    rows.append(["clean", "-", counted(clean, n)])
     for epsilon in EPSILONS:
         threat = ThreatModel(norm="linf", epsilon=epsilon)
         proved = left = 0
@@ -101,20 +89,8 @@ def bounded_table(bundle: Bundle, images: ImageSet) -> str:
             proved += int(verified(bounds, pixels, labels, epsilon).sum())
             attacked = attack(PGD(steps=PGD_STEPS), defence, pixels, labels, threat)
             left += int((~attacked.fooled).sum())
-        rows.append(
-            [f"epsilon {epsilon:g}", _share(proved, len(images)), _share(left, len(images))]
-        )
-    return _markdown(rows)
-
-
-def _share(count: int, images: int) -> str:
-    low, high = wilson_interval(count, images)
-    return f"{100 * count / images:.1f} ({100 * low:.1f}-{100 * high:.1f})"
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        rows.append([f"epsilon {epsilon:g}", counted(proved, n), counted(left, n)])
+    return markdown(rows)
 
 
 if __name__ == "__main__":

@@ -2,43 +2,95 @@
 
     python -m benchmarks.foreign_classifier --net mlp
 
-Trains a network of `benchmarks/foreign_nets.py` on MNIST (ordinary training), saves its weights,
-and hands both to
+Trains a network on MNIST (ordinary training), saves its weights, and hands both to
 
-    fend train mnist-online --classifier benchmarks.foreign_nets:mlp --classifier-weights FILE
+    fend train mnist-online --classifier benchmarks.foreign_classifier:mlp --classifier-weights FILE
 
 Then it audits the classifier alone and behind its denoiser as `benchmarks.beside` does, and
 compares the weights bit for bit. Everything is kept in the folder; a stopped training goes on from
 there.
 """
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.beside import audit_both, table, tell_the_card
-from benchmarks.foreign_nets import NETS
-from benchmarks.places import default_data_dir
+from benchmarks.common import parser_of
 from fend.datasets import ImageSet, load
 from training.evaluate import accuracy
 
+MEAN, STD = 0.1307, 0.3081  # of MNIST
+
+
+class _Normalised(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - torch.tensor([MEAN]).view(1, 1, 1)) / STD
+
+
+def mlp() -> nn.Module:
+    """Two hidden layers, no convolution: 28x28x1 images in [0, 1] to 10 logits."""
+    return nn.Sequential(
+        _Normalised(),
+        nn.Flatten(),
+        nn.Linear(784, 512),
+        nn.GELU(),
+        nn.Dropout(0.2),
+        nn.Linear(512, 256),
+        nn.GELU(),
+        nn.Dropout(0.2),
+        nn.Linear(256, 10),
+    )
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.relu(features + self.body(features))
+
+
+def residual() -> nn.Module:
+    """Two residual blocks between max pools, after He et al. 2016."""
+    return nn.Sequential(
+        _Normalised(),
+        nn.Conv2d(1, 16, 5, padding=2),
+        nn.MaxPool2d(2),
+        _Residual(16),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.MaxPool2d(2),
+        _Residual(32),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(288, 10),
+    )
+
+
+NETS = {"mlp": mlp, "residual": residual}
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--net", choices=NETS, default="mlp")
     parser.add_argument("--folder", type=Path, default=Path(".fend/foreign"))
-    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     parser.add_argument("--epochs", type=int, default=4, help="Of the classifier.")
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--epsilon", type=float, default=0.2)
     parser.add_argument("--set", action="append", default=[], help="As `fend train` takes it.")
     options = parser.parse_args()
-    torch.set_num_threads(1)
     options.folder.mkdir(parents=True, exist_ok=True)
     weights = options.folder / f"{options.net}.safetensors"
     if not weights.is_file():
@@ -46,7 +98,7 @@ def main() -> None:
         _train_classifier(options.net, images, options.epochs, weights)
     command = [
         str(Path(sys.executable).parent / "fend"), "train", "mnist-online",
-        "--classifier", f"benchmarks.foreign_nets:{options.net}",
+        "--classifier", f"benchmarks.foreign_classifier:{options.net}",
         "--classifier-weights", str(weights), "--resume", "--threads", "1",
         "--models-dir", str(options.folder / "models"), "--runs-dir", str(options.folder / "runs"),
         "--data-dir", str(options.data_dir),

@@ -1,7 +1,7 @@
 """Clients that ask a service as fast as it answers (closed loop), each over one kept connection.
 
 Bare sockets and no HTTP library, so that on two cores the asking costs little beside the answering.
-`ask_in_own_process` runs one where it shares no interpreter with anything that is measured.
+`in_own_process` runs them where they share no interpreter with anything that is measured.
 """
 
 import asyncio
@@ -13,11 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 import uvloop
 
+T = TypeVar("T")
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
 RETRY_AFTER = re.compile(rb"\r\nretry-after: *(\d+)", re.I)
 CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.I)
@@ -125,11 +126,6 @@ async def connect(url: str, on_answer: Callable[[int, bytes, bytes], None]) -> C
     return connection
 
 
-def run_load(url: str, images: list[bytes], *, clients: int, duration_s: float) -> Load:
-    """POST `images` (PNG) to `url` in turn for `duration_s`; ends when all answers are in."""
-    return ask_in_turn(Question(url, images), clients, duration_s)
-
-
 def ask_in_turn(question: Question, clients: int, duration_s: float) -> Load:
     """A closed loop of `clients`, each of which asks again when it has its answer."""
     return uvloop.run(_ask_in_turn(question, clients, duration_s))
@@ -184,17 +180,16 @@ async def _ask_in_turn(question: Question, clients: int, duration_s: float) -> L
     return Load(clients, elapsed_s, tuple(sorted(latencies_s)), failed)
 
 
-def ask_in_own_process(question: Question, clients: int, duration_s: float) -> Load:
-    """`ask_in_turn` in a fresh process, which imports nothing but this file."""
-    given = pickle.dumps((question, clients, duration_s))
-    command = [sys.executable, "-m", "benchmarks.load"]
-    done = subprocess.run(command, input=given, stdout=subprocess.PIPE, check=True)
-    load: Load = pickle.loads(done.stdout)
-    return load
+def in_own_process(ask: Callable[..., T], *given: object) -> T:
+    """`ask(*given)` in a fresh process, which imports nothing but the module of `ask`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.load"],
+        input=pickle.dumps((ask, given)), stdout=subprocess.PIPE, check=True,
+    )  # fmt: skip
+    found: T = pickle.loads(done.stdout)
+    return found
 
 
 if __name__ == "__main__":
-    # By the name that the reader of the answer knows, not as __main__.
-    from benchmarks import load
-
-    sys.stdout.buffer.write(pickle.dumps(load.ask_in_turn(*pickle.load(sys.stdin.buffer))))
+    asked, arguments = pickle.load(sys.stdin.buffer)
+    sys.stdout.buffer.write(pickle.dumps(asked(*arguments)))

@@ -5,10 +5,7 @@ Latency counts from when a question was due, so a server that makes the asker la
 
 import asyncio
 import gc
-import pickle
 import random
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 
@@ -98,21 +95,3 @@ async def _ask_at_a_rate(question: Question, rate_per_s: float, duration_s: floa
         waited_s += 0.01
     gc.enable()
     return asked
-
-
-def ask_at_a_rate_in_own_process(
-    question: Question, rate_per_s: float, duration_s: float
-) -> list[Asked]:
-    """`ask_at_a_rate` in a fresh process, which imports nothing but this."""
-    given = pickle.dumps((question, rate_per_s, duration_s))
-    command = [sys.executable, "-m", "benchmarks.open_load"]
-    done = subprocess.run(command, input=given, stdout=subprocess.PIPE, check=True)
-    asked: list[Asked] = pickle.loads(done.stdout)
-    return asked
-
-
-if __name__ == "__main__":
-    # By the name that the reader of the answer knows, not as __main__.
-    from benchmarks import open_load
-
-    sys.stdout.buffer.write(pickle.dumps(open_load.ask_at_a_rate(*pickle.load(sys.stdin.buffer))))

@@ -7,31 +7,28 @@ Prints the accuracy that a client sees, and whether each served answer is the on
 gives offline.
 """
 
-import argparse
 import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import torch
 from rich.progress import track
 
-from benchmarks.places import default_data_dir
+from benchmarks.common import parser_of
 from fend.bundle import load_bundle
 from fend.datasets import ImageSet, load
 from fend.images import encode_png
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--model", default="mnist")
-    parser.add_argument("--models-dir", type=Path, default=Path("models"))
-    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     parser.add_argument("--clients", type=int, default=16)
     options = parser.parse_args()
-    torch.set_num_threads(1)
     images = load("mnist:test", options.data_dir)
     offline = _offline(options.models_dir / options.model, images)
     pngs = [encode_png(images.pixels(slice(i, i + 1))[0]) for i in range(len(images))]
@@ -63,8 +60,8 @@ def _offline(folder: Path, images: ImageSet) -> tuple[torch.Tensor, torch.Tensor
     return torch.cat(defended), torch.cat(bare)
 
 
-async def _serve_all(url: str, model: str, pngs: list[bytes], clients: int) -> list[dict]:
-    answers: list[dict] = [{}] * len(pngs)
+async def _serve_all(url: str, model: str, pngs: list[bytes], clients: int) -> list[dict[str, Any]]:
+    answers: list[dict[str, Any]] = [{}] * len(pngs)
     queue: Iterator[int] = iter(track(range(len(pngs)), "POST /v1/classify"))
 
     async def client(http: httpx.AsyncClient) -> None:

@@ -14,9 +14,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load import ask_in_own_process
-from benchmarks.mnist_pngs import mnist_pngs
-from benchmarks.places import default_data_dir
+from benchmarks.common import mnist_pngs, parser_of
+from benchmarks.load import ask_in_turn, in_own_process
 from benchmarks.running import running
 from benchmarks.serving_peers.catalogue import PEERS, Peer, Variant
 from benchmarks.serving_table import print_table
@@ -25,12 +24,11 @@ CLIENTS = 64
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--venvs", type=Path, default=Path(".fend/serving-peers"))
     parser.add_argument("--keep", type=Path, required=True, help="results, one JSON line each")
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--warm-up-seconds", type=float, default=2.0)
-    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     parser.add_argument("--choose", action="store_true", help="try every configuration once")
     parser.add_argument("--table", action="store_true", help="only print what is kept")
     parser.add_argument("--only", nargs="*", help="names of services")
@@ -61,9 +59,9 @@ def _round(peer: Peer, variant: Variant, options: argparse.Namespace) -> dict[st
     try:
         with running(peer, variant, options.venvs, images, labels[: peer.checked]) as service:
             question = service.question
-            ask_in_own_process(question, CLIENTS, options.warm_up_seconds)
-            many = ask_in_own_process(question, CLIENTS, options.seconds)
-            one = ask_in_own_process(question, 1, options.seconds / 2)
+            in_own_process(ask_in_turn, question, CLIENTS, options.warm_up_seconds)
+            many = in_own_process(ask_in_turn, question, CLIENTS, options.seconds)
+            one = in_own_process(ask_in_turn, question, 1, options.seconds / 2)
             resident = service.resident_bytes()
     except (RuntimeError, ConnectionError) as error:
         return {"error": str(error)}

@@ -7,7 +7,6 @@ Every answer is compared with what `models/mnist` says. Prints memory each minut
 status 1 where it grew or an answer was wrong.
 """
 
-import argparse
 import asyncio
 import json
 import random
@@ -17,8 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.mnist_pngs import mnist_pngs
-from benchmarks.places import default_data_dir
+from benchmarks.common import mnist_pngs, parser_of
 from benchmarks.running import Running, running
 from benchmarks.serving_peers.catalogue import FEND, PORT
 
@@ -138,9 +136,8 @@ async def _soak(soak: Soak, service: Running, minutes: float) -> list[int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     options = parser.parse_args()
     images, labels = mnist_pngs(options.data_dir)
     soak = Soak(images, labels)

@@ -15,9 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.places import default_data_dir
+from benchmarks.common import cell, markdown, parser_of
 from fend.audit import AuditDocument, Report
-from fend.audit.report import Share
 from fend.bundle import annotate, read_manifest
 from fend.threat import Knowledge
 from training.card import model_card
@@ -29,10 +28,8 @@ PAPER_SAYS = {"clean": "-", "fgsm": "92.1", "pgd": "83.0"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--models", nargs="+", default=["mnist-paper", "mnist"])
-    parser.add_argument("--models-dir", type=Path, default=Path("models"))
-    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     parser.add_argument("--workers", type=int, default=0)
     options = parser.parse_args()
     REPORTS.mkdir(exist_ok=True)
@@ -53,31 +50,26 @@ def table(reports: list[Report], standard: list[Report]) -> str:
     first = reports[0]
     head = ["accuracy, %", "paper says", *(f"`{r.identity.model}`" for r in reports)]
     rows = [
-        ["clean", PAPER_SAYS["clean"], *(_cell(r.clean.defended) for r in reports)],
-        ["clean, no denoiser", "99.5", *(_cell(r.clean.undefended) for r in reports)],
+        ["clean", PAPER_SAYS["clean"], *(cell(r.clean.defended) for r in reports)],
+        ["clean, no denoiser", "99.5", *(cell(r.clean.undefended) for r in reports)],
     ]
     for number, line in enumerate(first.lines):
         grey = line.knowledge is Knowledge.GREY_BOX
         says = PAPER_SAYS.get(line.attack.name, "-") if grey else "-"
         title = f"{line.title}, {'grey-box' if grey else '**white-box**'}"
-        rows.append([title, says, *(_cell(r.lines[number].defended) for r in reports)])
+        rows.append([title, says, *(cell(r.lines[number].defended) for r in reports)])
         if grey:
             says = {"fgsm": "22.1", "pgd": "16.1"}.get(line.attack.name, "-")
-            cells = [_cell(r.lines[number].undefended) for r in reports]
+            cells = [cell(r.lines[number].undefended) for r in reports]
             rows.append([f"{line.title}, no denoiser", says, *cells])
-    rows.append(["worst case of these per image", "-", *(_cell(r.worst_case) for r in reports)])
+    rows.append(["worst case of these per image", "-", *(cell(r.worst_case) for r in reports)])
     images = f"{standard[0].identity.n:,} images"
     for knowledge in Knowledge:
-        cells = [_cell(r.worst_case_by_knowledge[knowledge]) for r in standard]
+        cells = [cell(r.worst_case_by_knowledge[knowledge]) for r in standard]
         rows.append([f"`standard`, {images}: {knowledge.value}", "-", *cells])
-    cells = [f"**{_cell(r.worst_case)}**" for r in standard]
+    cells = [f"**{cell(r.worst_case)}**" for r in standard]
     rows.append([f"**`standard`, {images}: worst case per image**", "-", *cells])
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _cell(share: Share) -> str:
-    return f"{100 * share.accuracy:.1f} ({100 * share.low:.1f}-{100 * share.high:.1f})"
+    return markdown([head, *rows])
 
 
 def _report(folder: Path, preset: str, options: argparse.Namespace) -> AuditDocument:

@@ -28,13 +28,11 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from benchmarks.margins import margins
-from benchmarks.places import default_data_dir
+from benchmarks.common import counted, margins, markdown, parser_of, percent
 from fend.attacks import APGD, FAB, MIFGSM, PGD, AttackSpec, Gradient, Objective, Square, attack
 from fend.audit.attacked import attacked_model
 from fend.audit.index_ranges import from_ranges, to_ranges
 from fend.audit.levels import attack_at, gradient_of
-from fend.audit.statistics import wilson_interval
 from fend.bundle import Bundle, load_bundle, read_manifest
 from fend.datasets import ImageSet, load
 from fend.threat import Knowledge, ThreatModel
@@ -83,17 +81,14 @@ class Try:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("models", nargs="+", help="Names in --models-dir.")
     parser.add_argument("--epsilon", type=float, default=0.2)
     parser.add_argument("--weakest", type=int, default=500, help="Images of the second round.")
     parser.add_argument("--only", nargs="+", help="Attack these; the others are surrogates.")
     parser.add_argument("--table", action="store_true", help="Run nothing.")
-    parser.add_argument("--models-dir", type=Path, default=Path("models"))
-    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     parser.add_argument("--folder", type=Path, default=Path(".fend/worst-case"))
     options = parser.parse_args()
-    torch.set_num_threads(1)
     if not options.table:
         bundles = {name: load_bundle(options.models_dir / name) for name in options.models}
         images = load("mnist:test", options.data_dir)
@@ -108,7 +103,6 @@ def table(models: list[str], models_dir: Path) -> str:
     """Markdown: a row an epsilon, a column a model, and their mean; what each round did below."""
     found = list(_results(models, models_dir))
     rows = [["epsilon", *(f"`{name}`" for name in models), "mean ± sd over seeds [95 %]"]]
-    rows.append(["---"] * len(rows[0]))
     epsilons = sorted({figures["epsilon"] for figures in found})
     for epsilon in epsilons:
         at = {figures["model"]: figures for figures in found if figures["epsilon"] == epsilon}
@@ -122,7 +116,7 @@ def table(models: list[str], models_dir: Path) -> str:
         + ", ".join(f"{title} {count}" for title, count in figures["broken_by"].items() if count)
         for figures in found
     ]
-    return "\n".join(["| " + " | ".join(row) + " |" for row in rows] + ["", *notes])
+    return "\n".join([markdown(rows), "", *notes])
 
 
 def _results(models: list[str], models_dir: Path) -> Iterator[dict[str, Any]]:
@@ -142,20 +136,13 @@ def _row(models: list[str], at: dict[str, Any], key: str) -> list[str]:
         name: Measured(correct=figures["n"] - len(from_ranges(figures[key])), n=figures["n"])
         for name, figures in at.items()
     }
-    cells = []
-    for name in models:
-        if (item := measured.get(name)) is None:
-            cells.append("")
-        else:
-            interval = _percent(*wilson_interval(item.correct, item.n))
-            cells.append(f"{100 * item.accuracy:.1f} ({interval})")
+    cells = [
+        counted(measured[name].correct, measured[name].n) if name in measured else ""
+        for name in models
+    ]
     over = estimate(list(measured.values()))
     spread = "" if over.spread is None else f" ± {100 * over.spread:.2f}"
-    return [*cells, f"{100 * over.mean:.2f}{spread} ({_percent(over.low, over.high)})"]
-
-
-def _percent(low: float, high: float) -> str:
-    return f"{100 * low:.1f}-{100 * high:.1f}"
+    return [*cells, f"{100 * over.mean:.2f}{spread} ({percent(over.low, over.high)})"]
 
 
 def _measure(

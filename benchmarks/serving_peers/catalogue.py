@@ -64,11 +64,6 @@ def _module(name: str, *arguments: str) -> list[str]:
     return ["-m", f"benchmarks.serving_peers.{name}", *arguments]
 
 
-def _uvicorn(name: str) -> list[str]:
-    app = f"benchmarks.serving_peers.{name}:app"
-    return ["-m", "uvicorn", app, "--port", str(PORT), "--no-access-log"]
-
-
 def _lit(**given: object) -> Variant:
     return {"BENCH_LIT": json.dumps(given)}
 
@@ -82,8 +77,10 @@ FEND = Peer(
     variants=[{}, {"FEND_WORKERS": "2"}],
 )  # fmt: skip
 NULL = Peer("Fend, the model a constant", _module("null"), "fend", path="/v1/classify", checked=0)
-NAIVE_ASYNC = Peer("FastAPI, `async def`", _uvicorn("naive_async"))
-NAIVE_DEF = Peer("FastAPI, `def`", _uvicorn("naive_def"))
+_NAIVE = ["-m", "uvicorn", "benchmarks.serving_peers.naive:app", "--port", str(PORT),
+          "--no-access-log"]  # fmt: skip
+NAIVE_ASYNC = Peer("FastAPI, `async def`", _NAIVE, path="/async")
+NAIVE_DEF = Peer("FastAPI, `def`", _NAIVE, path="/def")
 LITSERVE = Peer(
     "LitServe", _module("lit", str(PORT)), "litserve", "litserve",
     variants=[

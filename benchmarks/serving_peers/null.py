@@ -25,5 +25,6 @@ async def _constant_soon(_engine: Engine, images: Sequence[Tensor]) -> list[Answ
 
 if __name__ == "__main__":
     Engine.infer = _constant_soon  # type: ignore[method-assign, assignment]
-    Engine.infer_here = _constant  # type: ignore[method-assign, assignment]
+    if hasattr(Engine, "infer_here"):
+        Engine.infer_here = _constant  # type: ignore[method-assign, assignment]
     typer.run(serve)
