@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.common import parser_of
 from fend.attacks import FGSM, PGD, attack
-from fend.bundle import load_bundle
+from fend.bundles import load_bundle
 from fend.datasets import load
 from fend.threat import ThreatModel
 

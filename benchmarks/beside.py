@@ -17,7 +17,7 @@ from torch import nn
 from benchmarks.common import cell, markdown, parser_of
 from fend.attacks import APGD, FGSM, PGD, Gradient, Objective, Square
 from fend.audit import AuditSpec, Report, build_report, open_audit, plan, run_shard, source_of
-from fend.bundle import annotate, load_bundle, read_manifest, save_bundle
+from fend.bundles import annotate, load_bundle, read_manifest, save_bundle
 from fend.threat import Knowledge, ThreatModel
 from training.card import model_card
 

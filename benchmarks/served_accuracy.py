@@ -18,7 +18,7 @@ import torch
 from rich.progress import track
 
 from benchmarks.common import parser_of
-from fend.bundle import load_bundle
+from fend.bundles import load_bundle
 from fend.datasets import ImageSet, load
 from fend.images import encode_png
 

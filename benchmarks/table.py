@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.common import cell, markdown, parser_of
 from fend.audit import AuditDocument, Report
-from fend.bundle import annotate, read_manifest
+from fend.bundles import annotate, read_manifest
 from fend.threat import Knowledge
 from training.card import model_card
 

@@ -33,7 +33,7 @@ from fend.attacks import APGD, FAB, MIFGSM, PGD, AttackSpec, Gradient, Objective
 from fend.audit.attacked import attacked_model
 from fend.audit.index_ranges import from_ranges, to_ranges
 from fend.audit.levels import attack_at, gradient_of
-from fend.bundle import Bundle, load_bundle, read_manifest
+from fend.bundles import Bundle, load_bundle, read_manifest
 from fend.datasets import ImageSet, load
 from fend.threat import Knowledge, ThreatModel
 from training.reproduce.estimates import estimate

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fend.errors import FendError
 
 if TYPE_CHECKING:
-    from fend.bundle import Manifest
+    from fend.bundles import Manifest
 
 
 class TopKInvalid(FendError):

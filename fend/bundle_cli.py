@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from fend.bundle import BundleMissing, describe, load_bundle, read_manifest
-from fend.bundle_files import MAX_BYTES
-from fend.canary import check_canary
+from fend.bundles import BundleMissing, describe, load_bundle, read_manifest
+from fend.bundles.canary import check_canary
+from fend.bundles.files import MAX_BYTES
+from fend.bundles.versions import model_folders, version_folders
 from fend.errors import FendError
-from fend.model_folders import model_folders, version_folders
 
 app = typer.Typer(no_args_is_help=True, help="Inspect, verify and add models on disk.")
 
@@ -78,7 +78,7 @@ def add(
 ) -> None:
     """Check a bundle and put it beside the other versions of its model."""
     from fend.admin_token_cli import admin_token
-    from fend.bundle_add import add_bundle
+    from fend.bundles.add import add_bundle
     from fend.client import Client
 
     if activate != (url is not None):

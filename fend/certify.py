@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fend.answers import Certified, NotCertifiable
-from fend.bundle import Bundle, Manifest
+from fend.bundles import Bundle, Manifest
 
 SELECTION_SAMPLES = 100
 """Draws that choose the class, apart from those that certify it. Cohen et al.'s number."""

@@ -101,8 +101,8 @@ def _here(
     models_dir: Path, model: str | None, top_k: int | None, certify: bool
 ) -> Iterator[tuple[Classify, int]]:
     # Imports torch, which takes seconds that --url need not wait for.
+    from fend.bundles.versions import find_bundle
     from fend.local import LocalModel
-    from fend.model_folders import find_bundle
 
     folder, _ = find_bundle(model or "mnist", models_dir)
     local = LocalModel(folder)

@@ -11,7 +11,7 @@ from fend.answers import (
     TopKInvalid,
     classification,
 )
-from fend.bundle import load_bundle
+from fend.bundles import load_bundle
 from fend.certify import certify_image, new_seed, sigma_of
 from fend.images import decode
 from fend.pipeline import suspicion

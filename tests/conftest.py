@@ -24,11 +24,11 @@ from fastapi import FastAPI
 from PIL import Image
 from torch.nn import functional as F
 
-from fend.bundle import SuspicionRule, save_bundle
+from fend.bundles import SuspicionRule, save_bundle
 from fend.datasets import load
 from fend.images import InputSpec
-from fend.models.lenet import PaperLeNet
-from fend.models.unet import ResidualUNet
+from fend.models.architectures.lenet import PaperLeNet
+from fend.models.architectures.unet import ResidualUNet
 from service.app import create_app
 from service.settings import Settings
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fend.bundle import load_bundle, read_manifest
+from fend.bundles import load_bundle, read_manifest
 from fend.models import build, parameter_count
 from fend.pipeline import frozen
 from training.adversarial import adversarial_terms

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fend import __version__
-from fend.bundle import Manifest, Smoothing, SuspicionRule, save_bundle
+from fend.bundles import Manifest, Smoothing, SuspicionRule, save_bundle
 from fend.datasets import ImageSet
 from fend.models import parameter_count
 from fend.pipeline import Defence, suspicion

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from torch import nn
 
-from fend.bundle import Manifest
+from fend.bundles import Manifest
 from fend.models import build, parameter_count
 from fend.pipeline import Defence, frozen
 from training.classifier import Classifier, obtain_classifier

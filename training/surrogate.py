@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 from rich.console import Console
 
-from fend.bundle import Manifest, read_manifest
+from fend.bundles import Manifest, read_manifest
 from fend.errors import FendError
 from training.line import run_recipe
 from training.recipe import Optimiser, Recipe

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fend.bundle import load_bundle
+from fend.bundles import load_bundle
 from fend.images import DEFAULT_LIMITS, decode
 from fend.pipeline import suspicion
 

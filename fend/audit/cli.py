@@ -28,7 +28,7 @@ from fend.audit.shards import Shard, plan
 from fend.audit.source import source_of
 from fend.audit.spec import AuditSpecInvalid, from_request
 from fend.audit.terminal import progress, say_making, show
-from fend.model_folders import find_bundle
+from fend.bundles.versions import find_bundle
 from fend.threat import Knowledge
 
 

@@ -12,7 +12,7 @@ from fend.audit.attacked import REPEAT_TOLERANCE, variation
 from fend.audit.seeded import seeded
 from fend.audit.spec import AuditSpec, AuditSpecInvalid
 from fend.audit.surrogates import obtain_surrogate
-from fend.bundle import Bundle, Manifest, load_bundle, read_manifest
+from fend.bundles import Bundle, Manifest, load_bundle, read_manifest
 from fend.datasets import ImageSet, load
 
 REPEATED_IMAGES = 8

@@ -25,7 +25,7 @@ from fend.audit.seeded import seeded
 from fend.audit.shards import plan
 from fend.audit.source import source_of
 from fend.audit.spec import AuditSpec
-from fend.bundle import Bundle, load_bundle, save_bundle
+from fend.bundles import Bundle, load_bundle, save_bundle
 from fend.models import build
 from fend.pipeline import Defence
 from fend.threat import Knowledge, ThreatModel

@@ -11,7 +11,7 @@ from fend.audit.report import percent
 from fend.audit.self_test import CONTROLS, UNSECURED, Control, Finding
 from fend.audit.self_test import self_test as run_self_test
 from fend.audit.spec import AuditSpecInvalid
-from fend.bundle import MANIFEST
+from fend.bundles import MANIFEST
 
 
 def self_test(

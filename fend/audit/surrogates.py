@@ -10,9 +10,9 @@ from pathlib import Path
 
 from fend.audit.levels import NEED_SURROGATE
 from fend.audit.spec import AuditSpec, AuditSpecInvalid
-from fend.bundle import MANIFEST, Manifest, read_manifest
+from fend.bundles import MANIFEST, Manifest, read_manifest
+from fend.bundles.versions import model_folders, unchosen_version, version_folders
 from fend.errors import FendError
-from fend.model_folders import model_folders, unchosen_version, version_folders
 
 ENTRY_POINTS = "fend.surrogates"
 """Group whose entry `train` makes a surrogate: `(bundle_dir, out_dir, *, data_dir, seed) -> None`.

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fend.images import bmp, jpeg, png, webp
-from fend.images.container import Container, ImageFormat
 from fend.images.errors import (
     ContentTypeMismatch,
     EmptyBody,
     ImageTooLarge,
     UnsupportedImageFormat,
 )
+from fend.images.formats import bmp, jpeg, png, webp
+from fend.images.formats.container import Container, ImageFormat
 from fend.images.pixels import load_upright, scale, to_samples
 from fend.images.polarity import is_dark_on_light
 from fend.images.spec import DEFAULT_LIMITS, DecodeLimits, InputSpec

@@ -14,8 +14,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from fend.images.container import Container
 from fend.images.errors import ImageCorrupt, ImageTruncated
+from fend.images.formats.container import Container
 from fend.images.spec import InputSpec
 
 # Imported so that these four are registered; else the first WebP would load every plugin there is.

@@ -7,21 +7,26 @@ from typing import Any
 from torch import nn
 
 from fend.errors import FendError
-from fend.models.autoencoder import PaperAutoencoder
-from fend.models.bit_depth import BitDepth
-from fend.models.controls import GradientKiller, NanGradient, RandomResize, ScaledLogits
-from fend.models.feature_denoise_lenet import FeatureDenoiseLeNet
+from fend.models.architectures.autoencoder import PaperAutoencoder
+from fend.models.architectures.bit_depth import BitDepth
+from fend.models.architectures.controls import (
+    GradientKiller,
+    NanGradient,
+    RandomResize,
+    ScaledLogits,
+)
+from fend.models.architectures.feature_denoise_lenet import FeatureDenoiseLeNet
+from fend.models.architectures.hgd_unet import DenoisingUNet
+from fend.models.architectures.lenet import PaperLeNet
+from fend.models.architectures.median_filter import MedianFilter
+from fend.models.architectures.noise_reduction import NoiseReduction
+from fend.models.architectures.non_local_means import NonLocalMeans
+from fend.models.architectures.plain_cnn import PlainCNN
+from fend.models.architectures.plain_denoiser import PlainDenoiser
+from fend.models.architectures.resnet import ResNet18
+from fend.models.architectures.unet import ResidualUNet
 from fend.models.graph import GraphNetwork
-from fend.models.hgd_unet import DenoisingUNet
 from fend.models.image_conv import with_image_convs
-from fend.models.lenet import PaperLeNet
-from fend.models.median_filter import MedianFilter
-from fend.models.noise_reduction import NoiseReduction
-from fend.models.non_local_means import NonLocalMeans
-from fend.models.plain_cnn import PlainCNN
-from fend.models.plain_denoiser import PlainDenoiser
-from fend.models.resnet import ResNet18
-from fend.models.unet import ResidualUNet
 
 
 def _sequence(stages: Sequence[nn.Module]) -> nn.Module:

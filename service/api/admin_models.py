@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from fend.bundle import read_manifest
+from fend.bundles import read_manifest
+from fend.bundles.versions import version_folders
 from fend.errors import FendError
-from fend.model_folders import version_folders
 from service.api.problems import problem_docs
 from service.inference.repository import Repository
 from service.inference.serving_model import RefusedModel

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fend.bundle import Manifest
+from fend.bundles import Manifest
 from fend.datasets import InvalidDatasetError
 from fend.errors import FendError
 from service.datasets.upload_work import (

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fend.answers import Certified
-from fend.bundle import Bundle
+from fend.bundles import Bundle
 from fend.certify import certify_image, new_seed
 from service.inference.batcher import DeadlineExceeded, Overloaded
 from service.runtime.metrics import Metrics

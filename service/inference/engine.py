@@ -10,8 +10,8 @@ import structlog
 import torch
 from torch import Tensor
 
-from fend.bundle import Bundle
-from fend.canary import canary, check_classes
+from fend.bundles import Bundle
+from fend.bundles.canary import canary, check_classes
 from fend.errors import FendError
 from service.inference.cuda_graphs import Captured
 from service.inference.frozen_graph import Forward, GraphDisagrees, Served, frozen

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import structlog
 
+from fend.bundles.versions import VersionUnknown, find_version, model_folders, unchosen_version
 from fend.errors import FendError
-from fend.model_folders import VersionUnknown, find_version, model_folders, unchosen_version
 from service.inference.choices import Choice, Choices
 from service.inference.serving_model import ModelLoader, RefusedModel, ServingModel
 from service.runtime.metrics import Metrics

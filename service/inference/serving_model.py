@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fend.bundle import Bundle, BundleCorrupt, BundleIncompatible, Manifest, card_of, load_bundle
+from fend.bundles import Bundle, BundleCorrupt, BundleIncompatible, Manifest, card_of, load_bundle
 from fend.errors import FendError
 from service.inference.batcher import Batcher
 from service.inference.engine import Answer, Engine, pick_device

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import structlog
 
-from fend.bundle import read_manifest
+from fend.bundles import read_manifest
+from fend.bundles.versions import unchosen_version
 from fend.errors import FendError
-from fend.model_folders import unchosen_version
 from service.inference.choices import Choice, Choices
 from service.inference.repository import Repository
 from service.inference.serving_model import ModelLoader, RefusedModel, ServingModel

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from fend.bundle import load_bundle, read_manifest, save_bundle
-from fend.models.unet import ResidualUNet
+from fend.bundles import load_bundle, read_manifest, save_bundle
+from fend.models.architectures.unet import ResidualUNet
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from fend.bundle import Content, Manifest, content_version, read_manifest
+from fend.bundles import Content, Manifest, content_version, read_manifest
 from service.app import create_app
 from service.settings import Settings
 

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fend.bundle import Smoothing, load_bundle, read_manifest, save_bundle
+from fend.bundles import Smoothing, load_bundle, read_manifest, save_bundle
 from fend.certify import certify
 from fend.client import AsyncClient, Client, ServiceRefused
 from fend.images import decode

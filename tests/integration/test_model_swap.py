@@ -15,8 +15,8 @@ import httpx
 import pytest
 import torch
 
-from fend.bundle import load_bundle, read_manifest, save_bundle
-from fend.models.unet import ResidualUNet
+from fend.bundles import load_bundle, read_manifest, save_bundle
+from fend.models.architectures.unet import ResidualUNet
 
 REQUESTS = 2000
 CONNECTIONS = 64

@@ -14,7 +14,7 @@ from fend.audit.self_test import CONTROLS, UNSECURED, Finding, save_control, sel
 from fend.audit.shards import plan
 from fend.audit.source import source_of
 from fend.audit.spec import AuditSpec
-from fend.bundle import load_bundle
+from fend.bundles import load_bundle
 from fend.cli import main
 from fend.datasets import load
 

@@ -16,7 +16,7 @@ import torch
 from fastapi import FastAPI
 from PIL import Image
 
-from fend.bundle import load_bundle
+from fend.bundles import load_bundle
 from fend.images import decode
 from service.app import create_app
 from service.settings import Settings

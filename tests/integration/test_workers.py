@@ -17,7 +17,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fend.bundle import load_bundle, save_bundle
+from fend.bundles import load_bundle, save_bundle
 from service.runtime.metrics import Metrics
 from service.workers.supervisor import MAX_FIRST_DEATHS
 

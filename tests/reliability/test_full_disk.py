@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from fend.audit import AuditSpec
-from fend.bundle import read_manifest
+from fend.bundles import read_manifest
 from service.audits import work as audit_work
 from service.audits.messages import MESSAGE, Failed, Task
 

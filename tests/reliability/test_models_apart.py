@@ -13,8 +13,8 @@ import httpx
 import pytest
 import torch
 
-from fend.bundle import load_bundle, read_manifest, save_bundle
-from fend.models.lenet import PaperLeNet
+from fend.bundles import load_bundle, read_manifest, save_bundle
+from fend.models.architectures.lenet import PaperLeNet
 
 Serve = Callable[..., AbstractContextManager[Any]]
 Digits = list[tuple[bytes, str]]

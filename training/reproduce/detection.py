@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fend.attacks import attack
 from fend.audit.levels import attack_at
-from fend.bundle import Bundle
+from fend.bundles import Bundle
 from fend.datasets import ImageSet
 from fend.detectors import class_changes, squeezing_scores, threshold_at
 from fend.threat import Knowledge, ThreatModel

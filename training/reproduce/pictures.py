@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fend.attacks import PGD, Predict, attack
-from fend.bundle import MANIFEST, load_bundle
+from fend.bundles import MANIFEST, load_bundle
 from fend.datasets import ImageSet, load
 from fend.images import encode_png
 from fend.threat import ThreatModel

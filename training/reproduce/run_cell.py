@@ -21,7 +21,7 @@ from fend.audit import Report
 from fend.audit.index_ranges import from_ranges
 from fend.audit.report import Share
 from fend.audit.surrogates import SEED as SURROGATE_SEED
-from fend.bundle import MANIFEST, Manifest, load_bundle, read_manifest
+from fend.bundles import MANIFEST, Manifest, load_bundle, read_manifest
 from fend.datasets import load
 from fend.threat import Knowledge
 from training.data import load_splits

@@ -9,7 +9,7 @@ import numpy as np
 from fastapi.responses import JSONResponse, Response
 
 from fend.answers import TopKInvalid
-from fend.bundle import Content
+from fend.bundles import Content
 from service.api.answering import Answered
 from service.api.v2.binary import pack_bytes, pack_fp32, pack_int64
 from service.api.v2.protocol import (

@@ -10,7 +10,7 @@ from fend.attacks import AttackInvalid, Gradient
 from fend.audit.answers import answers
 from fend.audit.attacked import REPEAT_TOLERANCE, AttackedModel, attacked_model, variation
 from fend.models import build
-from fend.models.controls import RandomResize
+from fend.models.architectures.controls import RandomResize
 from fend.pipeline import Defence, frozen
 from fend.threat import Knowledge
 

@@ -21,7 +21,7 @@ from fend.audit import (
     to_markdown,
 )
 from fend.audit.pool import Job, run_shards
-from fend.bundle import load_bundle, save_bundle
+from fend.bundles import load_bundle, save_bundle
 from fend.cli import main
 from fend.datasets import load
 from fend.models import build

@@ -11,9 +11,9 @@ from fend.attacks import APGD, FGSM, PGD, AttackSpec, Gradient, Square
 from fend.audit import AuditSpec, OpenAudit, Probe, ProbeRow, Row, Shard, open_audit, run_shard
 from fend.audit.batch import Batch
 from fend.audit.probes import probe_rows
-from fend.bundle import Bundle
+from fend.bundles import Bundle
 from fend.datasets import ImageSet, load
-from fend.models.controls import GradientKiller, RandomResize
+from fend.models.architectures.controls import GradientKiller, RandomResize
 from fend.pipeline import Defence, frozen
 from fend.threat import Knowledge, ThreatModel
 

@@ -29,9 +29,9 @@ from fend.audit import (
     run_shard,
 )
 from fend.audit.rows import CostRow, CurveRow, ExampleRow
-from fend.bundle import Bundle
+from fend.bundles import Bundle
 from fend.datasets import ImageSet, load
-from fend.models.controls import RandomResize
+from fend.models.architectures.controls import RandomResize
 from fend.pipeline import Defence, frozen
 from fend.threat import Knowledge, ThreatModel
 

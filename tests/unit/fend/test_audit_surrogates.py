@@ -20,7 +20,7 @@ from fend.audit import (
     source_of,
 )
 from fend.audit import surrogates as module
-from fend.bundle import Manifest, load_bundle, read_manifest, save_bundle
+from fend.bundles import Manifest, load_bundle, read_manifest, save_bundle
 from fend.models import build
 from fend.threat import Knowledge
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fend.models.lenet import PaperLeNet
-from fend.models.unet import ResidualUNet
+from fend.models.architectures.lenet import PaperLeNet
+from fend.models.architectures.unet import ResidualUNet
 from fend.pipeline import Defence, frozen
 from service.inference.cuda_graphs import Captured, buckets
 from service.inference.frozen_graph import TOLERANCE, Served

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fend.models.lenet import PaperLeNet
-from fend.models.unet import ResidualUNet
+from fend.models.architectures.lenet import PaperLeNet
+from fend.models.architectures.unet import ResidualUNet
 from fend.pipeline import Defence
 from fend.pipeline import frozen as without_gradients
 from service.inference.frozen_graph import TOLERANCE, GraphDisagrees, Served, frozen

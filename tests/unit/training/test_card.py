@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fend.bundle import read_manifest
+from fend.bundles import read_manifest
 from training.card import model_card
 
 SHIPPED = Path(__file__).parents[3] / "models" / "mnist"

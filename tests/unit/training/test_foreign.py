@@ -11,7 +11,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from fend.bundle import load_bundle, read_manifest
+from fend.bundles import load_bundle, read_manifest
 from fend.images import InputSpec
 from training.foreign import ForeignInvalid, digest_of, take
 from training.line import run_recipe

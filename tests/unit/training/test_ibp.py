@@ -5,7 +5,7 @@ import torch
 from rich.console import Console
 
 from fend.bounds import Bounds, verified
-from fend.bundle import load_bundle
+from fend.bundles import load_bundle
 from fend.datasets import load
 from fend.models import build
 from fend.threat import ThreatModel

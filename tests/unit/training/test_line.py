@@ -14,7 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 
-from fend.bundle import Manifest, load_bundle
+from fend.bundles import Manifest, load_bundle
 from fend.datasets import load, rendered_digits
 from training.adversaries import make_adversaries
 from training.line import run_recipe

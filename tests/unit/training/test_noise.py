@@ -4,7 +4,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from fend.bundle import load_bundle
+from fend.bundles import load_bundle
 from fend.datasets import load
 from training.line import run_recipe
 from training.loop import Moment

@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from fend.bundle import load_bundle
+from fend.bundles import load_bundle
 from fend.datasets import load
 from fend.models import build
 from training.data import load_splits

@@ -13,7 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from fend.bundle import load_bundle
+from fend.bundles import load_bundle
 from fend.threat import Knowledge
 from training.recipe import Recipe
 from training.reproduce.cells import DEFENCES, PAPER_ROWS, Cell, plan

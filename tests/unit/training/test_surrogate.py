@@ -7,7 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from fend.bundle import SuspicionRule, load_bundle, read_manifest, save_bundle
+from fend.bundles import SuspicionRule, load_bundle, read_manifest, save_bundle
 from fend.datasets import MissingDatasetError
 from fend.images import InputSpec
 from fend.models import build

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from fend.bundle import CARD, MANIFEST, BundleMissing
+from fend.bundles.bundle import CARD, MANIFEST, BundleMissing
 from fend.errors import FendError
 
 MAX_BYTES = 2**30

@@ -4,9 +4,9 @@ Never serve them as defences. Each is a wrapper around an ordinary network, or a
 denoiser. The fifth control, a 1-bit quantiser, is the ordinary `bit-depth` denoiser.
 """
 
-from fend.models.controls.gradient_killer import GradientKiller
-from fend.models.controls.nan_gradient import NanGradient
-from fend.models.controls.random_resize import RandomResize
-from fend.models.controls.scaled_logits import ScaledLogits
+from fend.models.architectures.controls.gradient_killer import GradientKiller
+from fend.models.architectures.controls.nan_gradient import NanGradient
+from fend.models.architectures.controls.random_resize import RandomResize
+from fend.models.architectures.controls.scaled_logits import ScaledLogits
 
 __all__ = ["GradientKiller", "NanGradient", "RandomResize", "ScaledLogits"]

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from fend.models.feature_denoise import FeatureDenoise
-from fend.models.lenet import CONVOLVED, HIDDEN, features_side_px
+from fend.models.architectures.feature_denoise import FeatureDenoise
+from fend.models.architectures.lenet import CONVOLVED, HIDDEN, features_side_px
 
 
 class FeatureDenoiseLeNet(nn.Module):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fend.bundle import Bundle, BundleIncompatible
+from fend.bundles.bundle import Bundle, BundleIncompatible
 from fend.images import InputSpec
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fend.datasets import load
 from fend.detectors import DetectorInvalid, class_changes, squeezing_scores, threshold_at
 from fend.models import UnknownArchitecture, build
-from fend.models.noise_reduction import cross_mean, entropy_bits
+from fend.models.architectures.noise_reduction import cross_mean, entropy_bits
 
 UNTRAINED: Sequence[tuple[str, dict[str, object]]] = [
     ("bit-depth", {"bits": 3}),

@@ -2,9 +2,9 @@
 
 import struct
 
-from fend.images.container import MAX_PARTS, Container, check_size
 from fend.images.errors import ImageCorrupt, ImageMultiFrame, ImageTruncated
-from fend.images.tiff_tags import read_orientation
+from fend.images.formats.container import MAX_PARTS, Container, check_size
+from fend.images.formats.tiff_tags import read_orientation
 
 _ANIMATION_FLAG = 0x02
 

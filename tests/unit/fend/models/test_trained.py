@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fend.bundle import SuspicionRule, load_bundle, save_bundle
+from fend.bundles import SuspicionRule, load_bundle, save_bundle
 from fend.images import InputSpec
 from fend.models import build, parameter_count
-from fend.models.feature_denoise import FeatureDenoise
+from fend.models.architectures.feature_denoise import FeatureDenoise
 from fend.pipeline import frozen
 
 

@@ -8,7 +8,7 @@ Names that begin with a dot are left alone.
 
 from pathlib import Path
 
-from fend.bundle import MANIFEST, VERSIONS, BundleMissing, Manifest, read_manifest
+from fend.bundles.bundle import MANIFEST, VERSIONS, BundleMissing, Manifest, read_manifest
 from fend.errors import FendError
 
 

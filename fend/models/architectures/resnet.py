@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fend.models.feature_denoise import FeatureDenoise
+from fend.models.architectures.feature_denoise import FeatureDenoise
 
 _BLOCKS_PER_GROUP = 2
 _GROUPS = 4

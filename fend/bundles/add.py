@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from fend.bundle import (
+from fend.bundles.bundle import (
     CARD,
     VERSIONS,
     BundleCorrupt,
@@ -24,10 +24,10 @@ from fend.bundle import (
     load_bundle,
     read_manifest,
 )
-from fend.bundle_files import MAX_BYTES, copy_bundle_files
-from fend.canary import check_canary
+from fend.bundles.canary import check_canary
+from fend.bundles.files import MAX_BYTES, copy_bundle_files
+from fend.bundles.versions import VersionUnknown, find_version
 from fend.errors import FendError
-from fend.model_folders import VersionUnknown, find_version
 
 _STAGING = ".adding-"
 _LOCK = ".adding.lock"

@@ -34,7 +34,7 @@ from fend.pipeline import Defence, frozen
 MANIFEST = "manifest.json"
 CARD = "README.md"
 VERSIONS = "versions"
-"""Folder of further versions of the model, inside that of the first; see fend.model_folders."""
+"""Folder of further versions of the model, inside that of the first; see fend.bundles.versions."""
 
 
 class BundleError(FendError):

@@ -19,7 +19,7 @@ from fend.attacks import (
     attack,
 )
 from fend.attacks.base import Problem
-from fend.models.unet import ResidualUNet
+from fend.models.architectures.unet import ResidualUNet
 from fend.pipeline import Defence, frozen
 from fend.threat import ThreatModel
 

@@ -3,9 +3,9 @@
 import struct
 import zlib
 
-from fend.images.container import MAX_PARTS, Container, check_size
 from fend.images.errors import ImageCorrupt, ImageMultiFrame, ImageTruncated
-from fend.images.tiff_tags import read_orientation
+from fend.images.formats.container import MAX_PARTS, Container, check_size
+from fend.images.formats.tiff_tags import read_orientation
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -2,8 +2,8 @@
 
 import struct
 
-from fend.images.container import Container, check_size
 from fend.images.errors import ImageTruncated, UnsupportedImageFormat
+from fend.images.formats.container import Container, check_size
 
 SIGNATURE = b"BM"
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fend.bundle import (
+from fend.bundle_cli import app
+from fend.bundles import (
     BundleCorrupt,
     BundleError,
     BundleIncompatible,
@@ -23,11 +24,10 @@ from fend.bundle import (
     read_manifest,
     save_bundle,
 )
-from fend.bundle_add import BundleExists, ModelsDirUnusable, add_bundle
-from fend.bundle_cli import app
-from fend.bundle_files import ArchiveInvalid, BundleTooLarge
+from fend.bundles.add import BundleExists, ModelsDirUnusable, add_bundle
+from fend.bundles.files import ArchiveInvalid, BundleTooLarge
+from fend.bundles.versions import find_bundle
 from fend.images import InputSpec
-from fend.model_folders import find_bundle
 from fend.models import build
 
 FILES = ["README.md", "classifier.safetensors", "denoiser.safetensors", "manifest.json"]
@@ -242,7 +242,7 @@ def test_a_folder_that_cannot_be_written_is_said(source, tmp_path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from fend.bundle_add import add_bundle
+from fend.bundles.add import add_bundle
 
 source, models = Path(sys.argv[1]), Path(sys.argv[2])
 STEPS = ("open", "os.mkdir", "os.rename", "os.chmod", "os.remove", "os.rmdir", "shutil.rmtree")

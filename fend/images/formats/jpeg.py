@@ -3,14 +3,14 @@
 import re
 import struct
 
-from fend.images.container import MAX_PARTS, Container, check_size
 from fend.images.errors import (
     ImageCorrupt,
     ImageMultiFrame,
     ImageTruncated,
     UnsupportedImageFormat,
 )
-from fend.images.tiff_tags import NUMBER_OF_IMAGES, read_orientation, read_tag
+from fend.images.formats.container import MAX_PARTS, Container, check_size
+from fend.images.formats.tiff_tags import NUMBER_OF_IMAGES, read_orientation, read_tag
 
 SIGNATURE = b"\xff\xd8\xff"
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fend.bundle import (
+from fend.bundles import (
     BundleCorrupt,
     BundleError,
     BundleIncompatible,
@@ -116,7 +116,7 @@ def _resave_weights(folder: Path, change) -> None:
     """Weights that do not fit, with digests that do: a bundle from a broken exporter."""
     import hashlib
 
-    from fend.bundle import Content, content_version
+    from fend.bundles import Content, content_version
 
     path = folder / "classifier.safetensors"
     state = load_file(path)
@@ -167,7 +167,7 @@ def test_a_manifest_that_breaks_the_format_is_refused(folder, change) -> None:
 
 
 def test_an_unknown_architecture_is_incompatible_not_a_crash(folder) -> None:
-    from fend.bundle import Content, content_version
+    from fend.bundles import Content, content_version
 
     def change(manifest) -> None:
         manifest["content"]["denoiser"]["architecture"] = "from-the-future"

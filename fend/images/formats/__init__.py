@@ -1,0 +1,1 @@
+"""What each image format says of itself, read from the bytes before Pillow sees them."""

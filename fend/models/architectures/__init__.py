@@ -1,0 +1,1 @@
+"""Networks that a bundle can name, one a file."""
