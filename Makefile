@@ -9,13 +9,14 @@ install: .venv/.service            ## what serving needs
 serve: install                     ## serve the shipped models; FEND_* variables are settings
 	$(BIN)/fend serve
 
-test: .venv/.dev                   ## the whole test suite
-	$(BIN)/pytest
+test: .venv/.dev                   ## the whole test suite, two files at a time
+	$(BIN)/pytest -n 2 --dist loadfile
 
-check: .venv/.dev                  ## formatting, lint, types
+check: .venv/.dev                  ## formatting, lint, types, who imports whom
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: .venv/.dev                  ## see benchmarks/README.md
 	$(BIN)/python -m benchmarks.agreement
