@@ -7,9 +7,9 @@ another rendering is one more file beside `markdown`.
 """
 
 from fend.audit.build import AuditRowsInvalid, build_report
-from fend.audit.markdown import to_markdown
 from fend.audit.opened import OpenAudit, check_fit, open_audit
 from fend.audit.presets import PRESETS
+from fend.audit.render.markdown import to_markdown
 from fend.audit.report import AuditDocument, Report, Timing
 from fend.audit.rows import (
     ROWS,

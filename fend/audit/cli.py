@@ -15,19 +15,19 @@ from typer.core import TyperGroup
 
 from fend.audit.build import build_report
 from fend.audit.diff_cli import diff
-from fend.audit.html import to_html
-from fend.audit.markdown import to_markdown
 from fend.audit.opened import open_audit
 from fend.audit.pool import Job, run_shards
 from fend.audit.presets import PRESETS
 from fend.audit.remote_cli import run_at
+from fend.audit.render.html import to_html
+from fend.audit.render.markdown import to_markdown
+from fend.audit.render.terminal import progress, say_making, show
 from fend.audit.report import AuditDocument, Timing
 from fend.audit.rows import Row
 from fend.audit.self_test_cli import self_test
 from fend.audit.shards import Shard, plan
 from fend.audit.source import source_of
 from fend.audit.spec import AuditSpecInvalid, from_request
-from fend.audit.terminal import progress, say_making, show
 from fend.bundles.versions import find_bundle
 from fend.threat import Knowledge
 

@@ -218,6 +218,21 @@ def test_markdown_tables_survive_a_bar_in_a_name(audit_rows: ModuleType) -> None
     assert "| white_box | PGD-20 | denoiser + classifier | 100.0 % |" in text
 
 
+def test_names_cannot_become_markup_in_markdown(audit_rows: ModuleType) -> None:
+    """A label or a data set's name may be an uploader's: Markdown renders HTML and images."""
+    evil = "<script>alert(1)</script> & ![](http://evil.test) |\n# x\\"
+    rows = audit_rows.AuditRows(n=10)
+    rows.source = rows.source.model_copy(
+        update={"model": evil, "dataset": evil, "label_names": (evil,) * 10}
+    )
+    text = to_markdown(rows.report())
+    escaped = "&lt;script>alert(1)&lt;/script> &amp; !\\[](http://evil.test) \\| # x\\\\"
+    assert text.startswith(f"# Robustness of {escaped}\n")
+    assert f"| {escaped} | 1 | 100.0 % |" in text
+    assert "<script" not in text
+    assert "![" not in text
+
+
 def test_markdown_shows_failed_checks_with_what_to_do(audit_rows: ModuleType) -> None:
     rows = audit_rows.AuditRows().change(AttackRow, range(100), zero_gradient=True)
     text = to_markdown(rows.report())
