@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fend.attacks import AttackInvalid, Gradient
+from fend.attacks import Gradient
 from fend.audit.levels import NEED_SURROGATE
+from fend.errors import Invalid
 from fend.pipeline import Defence
 from fend.threat import Knowledge
 
@@ -54,7 +55,7 @@ class AttackedModel:
         """Images (N,C,H,W) in [0, 1] to the classifier's penultimate features (N,F).
 
         Raises:
-            AttackInvalid: no layer of the classifier has weights.
+            Invalid (`attack_invalid`): no layer of the classifier has weights.
         """
         total = self._features(images)
         for _ in range(self.samples - 1):
@@ -79,9 +80,10 @@ class AttackedModel:
             for hook in hooks:
                 hook.remove()
         if not inputs:
-            raise AttackInvalid(
+            raise Invalid(
                 "loss 'feature_distance' needs a classifier with a layer that has weights, and "
-                f"{type(self.classifier).__name__} has none; use another loss"
+                f"{type(self.classifier).__name__} has none; use another loss",
+                code="attack_invalid",
             )
         return inputs[0].flatten(1)
 

@@ -63,7 +63,7 @@ def open_audit(
     `on_making` is told before.
 
     Raises:
-        BundleError, DatasetError: one of them cannot be read.
+        Unavailable, Invalid: one of them cannot be read.
         AuditSpecInvalid: they do not fit each other.
         SurrogateMissing: there is no surrogate, and none can be made.
     """

@@ -28,7 +28,7 @@ def run_shard(
     steps and raises to cancel.
 
     Raises:
-        AttackInvalid: an attack that cannot work with this model.
+        Invalid (`attack_invalid`): an attack that cannot work with this model.
     """
     with seeded(opened.spec.seed, f"shard/{shard.number}", opened.device):
         return _run(opened, shard, stop)

@@ -135,7 +135,7 @@ def self_test(
     `epsilon` is in L-inf on the pixel scale. `on_start` is told the name of each model first.
 
     Raises:
-        BundleError, DatasetError, AuditSpecInvalid: as audits do.
+        Unavailable, Invalid, AuditSpecInvalid: as audits do.
     """
     bundle = load_bundle(bundle_dir)
     spec = AuditSpec(

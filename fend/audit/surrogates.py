@@ -42,7 +42,7 @@ def check_surrogate(
 
     Raises:
         SurrogateMissing: there is none, and none can be made.
-        AuditSpecInvalid, BundleError: the one that is named cannot stand in for the model.
+        AuditSpecInvalid, Unavailable: the one that is named cannot stand in for the model.
     """
     if not needs_surrogate(spec):
         return None

@@ -123,7 +123,7 @@ class AuditJobs:
         The same `idempotency_key` again gives the audit that it was accepted with.
 
         Raises:
-            ModelUnknown, BundleError, DatasetError, AuditSpecInvalid, SurrogateMissing: it could
+            ModelUnknown, Unavailable, Invalid, AuditSpecInvalid, SurrogateMissing: it could
                 not run.
             IdempotencyKeyReused: the key came with another spec before.
             StateUnavailable: it cannot be kept.

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 
-from fend.datasets import CorruptDatasetError, DatasetError, ImageSet, load
+from fend.datasets import ImageSet, load
+from fend.errors import Invalid, NotFound
 
 PREFIX = "upload:"
 ID_DIGITS = 16
@@ -17,7 +18,7 @@ _IMAGES = "images.npz"
 _SUMMARY = "summary.json"
 
 
-class UploadUnknown(DatasetError):
+class UploadUnknown(NotFound):
     """No uploaded data set has this id."""
 
     code = "upload_unknown"
@@ -95,14 +96,15 @@ class UploadedSet:
         return f"npz:{self.folder / _IMAGES}"
 
     def load(self) -> ImageSet:
-        """The images; raises DatasetError."""
+        """The images; raises Invalid."""
         return self.checked(load(self.spec, None))
 
     def checked(self, image_set: ImageSet) -> ImageSet:
-        """What was read from `spec`, under its public name; raises CorruptDatasetError."""
+        """What was read from `spec`, under its public name; raises Invalid."""
         if image_set.digest != self.summary.digest:
-            raise CorruptDatasetError(
+            raise Invalid(
                 f"the file of the uploaded data set {self.summary.id} has changed on disk; delete "
-                "the set and upload it again"
+                "the set and upload it again",
+                code="dataset_corrupt",
             )
         return dataclasses.replace(image_set, name=PREFIX + self.summary.id)

@@ -85,7 +85,7 @@ class UploadedSets:
         With `model`, pictures are brought to what it takes and classes are counted by its labels.
 
         Raises:
-            DatasetError, UploadFailed: it is no data set, or not within the limits.
+            Invalid, UploadFailed: it is no data set, or not within the limits.
             DatasetTooLarge, DatasetStorageFull, UploadBusy.
         """
         if self._receiving:

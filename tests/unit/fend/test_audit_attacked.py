@@ -6,13 +6,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fend.attacks import AttackInvalid, Gradient
+from fend.attacks import Gradient
 from fend.audit.answers import answers
 from fend.audit.attacked import REPEAT_TOLERANCE, AttackedModel, attacked_model, variation
+from fend.errors import FendError, Invalid
 from fend.models import build
 from fend.models.architectures.controls import RandomResize
 from fend.pipeline import Defence, frozen
 from fend.threat import Knowledge
+
+
+def code(name: str) -> Callable[[FendError], bool]:
+    return lambda error: error.code == name
+
 
 WHITE = Knowledge.WHITE_BOX
 EXACT, PAST = Gradient(), Gradient(denoiser="identity")
@@ -102,7 +108,7 @@ def test_features_do_not_depend_on_how_a_classifier_is_written() -> None:
     features = AttackedModel(classifier, classifier).features(images)
     assert torch.equal(features, classifier.first(images).flatten(1))
     empty = nn.Flatten()
-    with pytest.raises(AttackInvalid, match="feature_distance"):
+    with pytest.raises(Invalid, match="feature_distance", check=code("attack_invalid")):
         AttackedModel(empty, empty).features(images)
 
 
