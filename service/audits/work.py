@@ -23,7 +23,7 @@ from service.audits.messages import (
 )
 from service.audits.tally import tally_of
 from service.datasets.uploaded_set import UploadedSet
-from service.runtime.state import StateUnavailable
+from service.state.database import StateUnavailable
 
 
 def run(text: str, send_line: Callable[[bytes], None]) -> None:

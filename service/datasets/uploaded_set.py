@@ -1,7 +1,6 @@
 """One uploaded data set on disk: a folder with `images.npz`, decoded and checked, and a summary."""
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from pydantic import BaseModel
 
 from fend.datasets import ImageSet, load
 from fend.errors import Invalid, NotFound
+from fend.files import replace_atomically, sync
 
 PREFIX = "upload:"
 ID_DIGITS = 16
@@ -69,8 +69,7 @@ class UploadedSet:
                 labels=image_set.labels.numpy(),
                 label_names=np.array(image_set.label_names),
             )
-            file.flush()
-            os.fsync(file.fileno())
+        sync(folder / _IMAGES)
         count, channels, height_px, width_px = image_set.images.shape
         by_label = np.bincount(image_set.labels.numpy(), minlength=len(image_set.label_names))
         summary = SetSummary(
@@ -84,10 +83,7 @@ class UploadedSet:
             bytes=(folder / _IMAGES).stat().st_size,
             created_at=now,
         )
-        with (folder / _SUMMARY).open("xb") as file:
-            file.write(summary.model_dump_json().encode())
-            file.flush()
-            os.fsync(file.fileno())
+        replace_atomically(folder / _SUMMARY, summary.model_dump_json(), durable=True)
         return cls(folder, summary)
 
     @property
