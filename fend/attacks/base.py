@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fend.attacks.diagnostics import Diagnostics, fools
+from fend.attacks.errors import AttackInvalid
 from fend.attacks.objective import Objective
 from fend.attacks.victim import Predict, Victim
-from fend.errors import Invalid
 from fend.threat import MEASURE_TOLERANCE, Norm, ThreatModel, sample_seeds
 
 Access = Literal["gradient", "scores", "decisions", "none"]
@@ -149,8 +149,8 @@ def attack(
     success is decided on the projected images. The judge's own passes are counted too.
 
     Raises:
-        Invalid (`attack_invalid`): images outside [0, 1], labels that do not fit, a norm or a model
-            that the attack cannot work with, or a perturbation with NaN or infinity.
+        AttackInvalid: images outside [0, 1], labels that do not fit, a norm or a model that the
+            attack cannot work with, or a perturbation with NaN or infinity.
     """
     _check(images, true_labels)
     _check_norm(attacker, threat.norm)
@@ -174,13 +174,11 @@ def attack(
     )
     perturbed = attacker.perturb(problem).detach()
     if not torch.isfinite(perturbed).all():
-        raise Invalid(f"{attacker.name} returned NaN or infinity", code="attack_invalid")
+        raise AttackInvalid(f"{attacker.name} returned NaN or infinity")
     adversarial = threat.project(images, perturbed)
     distance = threat.measure(images, adversarial)
     if len(distance) and float(distance.max()) > threat.epsilon + MEASURE_TOLERANCE:
-        raise Invalid(
-            f"projection left a perturbation of {float(distance.max())}", code="attack_invalid"
-        )
+        raise AttackInvalid(f"projection left a perturbation of {float(distance.max())}")
     logits = victim.logits(adversarial, rows)
     fooled = fools(logits, true_labels)
     return AttackResult(
@@ -210,32 +208,22 @@ def needs_classes(attacker: Attack) -> int:
 def _check_norm(attacker: Attack, norm: Norm) -> None:
     if norm not in attacker.norms:
         known = " and ".join(attacker.norms)
-        raise Invalid(
-            f"{attacker.name} is made for {known}, and threat.norm is {norm}", code="attack_invalid"
-        )
+        raise AttackInvalid(f"{attacker.name} is made for {known}, and threat.norm is {norm}")
 
 
 def _check_classes(attacker: Attack, classes: int) -> None:
     needed = needs_classes(attacker)
     if classes < needed:
-        raise Invalid(
+        raise AttackInvalid(
             f"{attacker.name} with these options needs {needed} classes or more, and the model has "
-            f"{classes}; use fewer targets, or loss 'margin' instead of 'dlr'",
-            code="attack_invalid",
+            f"{classes}; use fewer targets, or loss 'margin' instead of 'dlr'"
         )
 
 
 def _check(images: Tensor, labels: Tensor) -> None:
     if images.ndim != 4 or not images.is_floating_point():
-        raise Invalid(
-            f"images must be floating (N,C,H,W), not {tuple(images.shape)}", code="attack_invalid"
-        )
+        raise AttackInvalid(f"images must be floating (N,C,H,W), not {tuple(images.shape)}")
     if labels.shape != images.shape[:1]:
-        raise Invalid(
-            f"{len(images)} images need as many labels, not {tuple(labels.shape)}",
-            code="attack_invalid",
-        )
+        raise AttackInvalid(f"{len(images)} images need as many labels, not {tuple(labels.shape)}")
     if len(images) and not (images.amin() >= 0 and images.amax() <= 1):
-        raise Invalid(
-            "images must lie in [0, 1]; models normalise inside themselves", code="attack_invalid"
-        )
+        raise AttackInvalid("images must lie in [0, 1]; models normalise inside themselves")

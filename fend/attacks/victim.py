@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fend.attacks.diagnostics import Diagnostics
-from fend.errors import Invalid
+from fend.attacks.errors import AttackInvalid
 
 Predict = Callable[[Tensor], Tensor]
 """Images (N,C,H,W) in [0, 1] to logits (N, classes); modules in eval mode. Differentiable, or its
@@ -87,10 +87,9 @@ class Victim:
     def _features(self, images: Tensor) -> Tensor:
         features = getattr(self.predict, "features", None)
         if not callable(features):
-            raise Invalid(
+            raise AttackInvalid(
                 "objective.loss: 'feature_distance' needs a model with a method `features`, and "
-                f"{type(self.predict).__name__} has none; use another loss",
-                code="attack_invalid",
+                f"{type(self.predict).__name__} has none; use another loss"
             )
         self.forward_passes += len(images)
         found: Tensor = features(images)

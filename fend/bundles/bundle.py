@@ -26,15 +26,39 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from fend.errors import Invalid, Unavailable
+from fend.errors import FendError
 from fend.images import InputSpec
-from fend.models import build, parameter_count
+from fend.models import UnknownArchitecture, build, parameter_count
 from fend.pipeline import Defence, frozen
 
 MANIFEST = "manifest.json"
 CARD = "README.md"
 VERSIONS = "versions"
 """Folder of further versions of the model, inside that of the first; see fend.bundles.versions."""
+
+
+class BundleError(FendError):
+    """A bundle cannot be used."""
+
+    code = "bundle_invalid"
+
+
+class BundleMissing(BundleError):
+    """There is no bundle at that place."""
+
+    code = "bundle_missing"
+
+
+class BundleCorrupt(BundleError):
+    """A file of the bundle is not what its manifest says."""
+
+    code = "bundle_corrupt"
+
+
+class BundleIncompatible(BundleError):
+    """The files are whole, but this version of Fend cannot build a model from them."""
+
+    code = "bundle_incompatible"
 
 
 class _Part(BaseModel):
@@ -164,21 +188,20 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest alone, its version checked against its content; no weights are read.
 
     Raises:
-        Unavailable: `bundle_missing` or `bundle_corrupt`.
+        BundleMissing, BundleCorrupt.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise Unavailable(f"no bundle at {folder}: there is no {MANIFEST}", code="bundle_missing")
+        raise BundleMissing(f"no bundle at {folder}: there is no {MANIFEST}")
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise Unavailable(f"{path}: {key}: {first['msg']}", code="bundle_corrupt") from error
+        raise BundleCorrupt(f"{path}: {key}: {first['msg']}") from error
     if content_version(manifest.content) != manifest.version:
-        raise Unavailable(
-            f"{path}: the content does not match the version; it was edited after it was saved",
-            code="bundle_corrupt",
+        raise BundleCorrupt(
+            f"{path}: the content does not match the version; it was edited after it was saved"
         )
     return manifest
 
@@ -187,9 +210,9 @@ def load_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
     """Verify and load a bundle.
 
     Raises:
-        Unavailable: `bundle_missing` where the manifest or a weights file is not there;
-            `bundle_corrupt` where a digest does not match or a file cannot be read;
-            `bundle_incompatible` where the architecture is unknown or the tensors do not fit it.
+        BundleMissing: no manifest or a weights file that is not there.
+        BundleCorrupt: a digest that does not match, or an unreadable file.
+        BundleIncompatible: an unknown architecture, or tensors that do not fit it.
     """
     manifest = read_manifest(folder)
     denoiser = _read_component(folder, manifest.content.denoiser)
@@ -233,25 +256,21 @@ def _write_component(
 def _read_component(folder: Path, component: Component) -> nn.Module:
     path = folder / component.file
     if not path.is_file():
-        raise Unavailable(f"{path} is missing; copy the whole bundle again", code="bundle_missing")
+        raise BundleMissing(f"{path} is missing; copy the whole bundle again")
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != component.sha256:
-        raise Unavailable(
-            f"{path} does not have the digest in the manifest; copy it again", code="bundle_corrupt"
-        )
+        raise BundleCorrupt(f"{path} does not have the digest in the manifest; copy it again")
     try:
         state = load(data)
     except SafetensorError as error:
-        raise Unavailable(
-            f"{path} is not a safetensors file: {error}", code="bundle_corrupt"
-        ) from error
+        raise BundleCorrupt(f"{path} is not a safetensors file: {error}") from error
     try:
         module = build(component.architecture, component.config)
         module.load_state_dict(state)
-    except (Invalid, RuntimeError) as error:
-        raise Unavailable(f"{path}: {error}", code="bundle_incompatible") from error
+    except (UnknownArchitecture, RuntimeError) as error:
+        raise BundleIncompatible(f"{path}: {error}") from error
     if any(not torch.isfinite(tensor).all() for tensor in state.values()):
-        raise Unavailable(f"{path} holds NaN or infinite weights", code="bundle_corrupt")
+        raise BundleCorrupt(f"{path} holds NaN or infinite weights")
     return module
 
 

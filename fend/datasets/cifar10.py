@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fend.datasets.base import ImageSet, MissingDatasetError
-from fend.errors import Invalid
+from fend.datasets.base import CorruptDatasetError, ImageSet, MissingDatasetError
 
 FOLDER = "cifar-10-batches-py"
 FILES = {
@@ -56,7 +55,7 @@ def load(split: str, data_dir: Path, md5s: Mapping[str, str] = MD5S) -> ImageSet
 
     Raises:
         MissingDatasetError: when a file is not in `data_dir`/cifar-10-batches-py.
-        Invalid (`dataset_corrupt`): when a file is not the published one.
+        CorruptDatasetError: when a file is not the published one.
     """
     batches = [_read_batch(path, md5s) for path in find_files(split, data_dir)]
     images = np.concatenate([rows for rows, _ in batches]).reshape(-1, 3, 32, 32)
@@ -85,20 +84,18 @@ def _read_batch(path: Path, md5s: Mapping[str, str]) -> tuple[NDArray[np.uint8],
     data = path.read_bytes()
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if md5 != md5s[path.name]:
-        raise Invalid(
+        raise CorruptDatasetError(
             f"{path} is not the published file (md5 {md5}, expected {md5s[path.name]}); "
-            "delete it, then fetch it again",
-            code="dataset_corrupt",
+            "delete it, then fetch it again"
         )
     try:
         batch = _BatchUnpickler(io.BytesIO(data), encoding="bytes").load()
         rows, labels = batch[b"data"].array, np.array(batch[b"labels"], dtype=np.int64)
     except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, AttributeError) as e:
-        raise Invalid(f"{path} is not a batch of CIFAR-10 ({e})", code="dataset_corrupt") from e
+        raise CorruptDatasetError(f"{path} is not a batch of CIFAR-10 ({e})") from e
     if labels.ndim != 1 or rows.shape != (len(labels), _ROW_BYTES):
-        raise Invalid(
-            f"{path} has images of shape {rows.shape} for labels of shape {labels.shape}",
-            code="dataset_corrupt",
+        raise CorruptDatasetError(
+            f"{path} has images of shape {rows.shape} for labels of shape {labels.shape}"
         )
     return rows, labels
 

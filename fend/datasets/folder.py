@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from fend.datasets.base import ImageSet, InvalidDatasetError, MissingDatasetError
-from fend.errors import FendError
-from fend.images import DEFAULT_LIMITS, DecodedImage, DecodeLimits, InputSpec, decode
+from fend.images import DEFAULT_LIMITS, DecodedImage, DecodeLimits, ImageError, InputSpec, decode
 
 MAX_TOTAL_BYTES = 2**31
 
@@ -85,7 +84,7 @@ def _decode(file: Path, spec: InputSpec, limits: DecodeLimits) -> DecodedImage:
         with file.open("rb") as opened:
             data = opened.read(limits.max_bytes + 1)
         return decode(data, spec, limits)
-    except (OSError, FendError) as error:
+    except (OSError, ImageError) as error:
         raise InvalidDatasetError(f"{file} cannot be used: {error}") from error
 
 

@@ -3,7 +3,12 @@
 import re
 import struct
 
-from fend.errors import Invalid, Unsupported
+from fend.images.errors import (
+    ImageCorrupt,
+    ImageMultiFrame,
+    ImageTruncated,
+    UnsupportedImageFormat,
+)
 from fend.images.formats.container import MAX_PARTS, Container, check_size
 from fend.images.formats.tiff_tags import NUMBER_OF_IMAGES, read_orientation, read_tag
 
@@ -27,9 +32,7 @@ def read_jpeg(data: bytes, max_pixels: int) -> Container:
     """Reduce a JPEG to tables, frame header and scans; what follows its end marker is dropped.
 
     Raises:
-        Invalid: `image_truncated`, `image_corrupt` or `image_multi_frame`.
-        TooLarge: `image_too_many_pixels`.
-        Unsupported: more than 50 scans.
+        ImageTooManyPixels, ImageTruncated, ImageCorrupt, ImageMultiFrame, UnsupportedImageFormat.
     """
     kept = [data[:2]]
     size_px: tuple[int, int] | None = None
@@ -40,7 +43,7 @@ def read_jpeg(data: bytes, max_pixels: int) -> Container:
     for _ in range(MAX_PARTS):
         marker = _MARKER.search(data, position)
         if marker is None:
-            raise Invalid("The JPEG ends early. Send the whole file.", code="image_truncated")
+            raise ImageTruncated("The JPEG ends early. Send the whole file.")
         code, position = data[marker.end() - 1], marker.end()
         if code == _END:
             break
@@ -48,15 +51,13 @@ def read_jpeg(data: bytes, max_pixels: int) -> Container:
             continue
         segment_end = position + int.from_bytes(data[position : position + 2], "big")
         if segment_end > len(data) or position + 2 > len(data):
-            raise Invalid("The JPEG ends early. Send the whole file.", code="image_truncated")
+            raise ImageTruncated("The JPEG ends early. Send the whole file.")
         body = data[position + 2 : segment_end]
         position = max(segment_end, position + 2)
 
         if code in _FRAME_HEADERS:
             if size_px is not None or len(body) < 6:
-                raise Invalid(
-                    "The JPEG's frame header is damaged. Save it again.", code="image_corrupt"
-                )
+                raise ImageCorrupt("The JPEG's frame header is damaged. Save it again.")
             size_px = struct.unpack_from(">HH", body, 1)
             check_size(*size_px, max_pixels)
         elif code == _APP1 and body.startswith(b"Exif\0\0"):
@@ -69,24 +70,18 @@ def read_jpeg(data: bytes, max_pixels: int) -> Container:
             scans += 1
             first_scan = first_scan or marker.start()
             if scans > _MAX_SCANS:
-                raise Unsupported(
-                    f"The JPEG has more than {_MAX_SCANS} scans. Save it as a baseline JPEG.",
-                    code="unsupported_image_format",
+                raise UnsupportedImageFormat(
+                    f"The JPEG has more than {_MAX_SCANS} scans. Save it as a baseline JPEG."
                 )
         if not scans and code not in _DROPPED:
             kept.append(data[marker.start() : position])
     else:
-        raise Invalid(
-            f"The JPEG has more than {MAX_PARTS} segments. Save it again.", code="image_corrupt"
-        )
+        raise ImageCorrupt(f"The JPEG has more than {MAX_PARTS} segments. Save it again.")
 
     if size_px is None or not scans:
-        raise Invalid("The JPEG holds no picture. Save it again.", code="image_corrupt")
+        raise ImageCorrupt("The JPEG holds no picture. Save it again.")
     if pictures > 1 and not gain_map:
-        raise Invalid(
-            f"The JPEG holds {pictures} pictures. Send one picture a file.",
-            code="image_multi_frame",
-        )
+        raise ImageMultiFrame(f"The JPEG holds {pictures} pictures. Send one picture a file.")
     return Container(
         format="jpeg",
         stream=b"".join(kept) + data[first_scan:position],

@@ -2,7 +2,7 @@
 
 import struct
 
-from fend.errors import Invalid
+from fend.images.errors import ImageCorrupt, ImageMultiFrame, ImageTruncated
 from fend.images.formats.container import MAX_PARTS, Container, check_size
 from fend.images.formats.tiff_tags import read_orientation
 
@@ -17,16 +17,15 @@ def read_webp(data: bytes, max_pixels: int) -> Container:
     """Size, orientation and number of frames of a WebP.
 
     Raises:
-        Invalid: `image_truncated`, `image_corrupt` or `image_multi_frame`.
-        TooLarge: `image_too_many_pixels`.
+        ImageTooManyPixels, ImageTruncated, ImageCorrupt, ImageMultiFrame.
     """
     if len(data) < 30:
-        raise Invalid("The WebP ends early. Send the whole file.", code="image_truncated")
+        raise ImageTruncated("The WebP ends early. Send the whole file.")
     height_px, width_px = _size(data)
     check_size(height_px, width_px, max_pixels)
     file_end = 8 + int.from_bytes(data[4:8], "little")
     if file_end > len(data):
-        raise Invalid("The WebP ends early. Send the whole file.", code="image_truncated")
+        raise ImageTruncated("The WebP ends early. Send the whole file.")
 
     orientation = 1
     position = 12
@@ -36,16 +35,12 @@ def read_webp(data: bytes, max_pixels: int) -> Container:
         kind, length = struct.unpack_from("<4sI", data, position)
         body_end = position + 8 + length
         if kind in (b"ANIM", b"ANMF") or (kind == b"VP8X" and data[20] & _ANIMATION_FLAG):
-            raise Invalid(
-                "The WebP is an animation. Send one still picture.", code="image_multi_frame"
-            )
+            raise ImageMultiFrame("The WebP is an animation. Send one still picture.")
         if kind == b"EXIF":
             orientation = read_orientation(data[position + 8 : body_end])
         position = body_end + length % 2
     else:
-        raise Invalid(
-            f"The WebP has more than {MAX_PARTS} chunks. Save it again.", code="image_corrupt"
-        )
+        raise ImageCorrupt(f"The WebP has more than {MAX_PARTS} chunks. Save it again.")
     return Container(
         format="webp", stream=data, size_px=(height_px, width_px), orientation=orientation
     )
@@ -63,4 +58,4 @@ def _size(data: bytes) -> tuple[int, int]:
     if kind == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
         width, height = struct.unpack_from("<HH", data, 26)
         return height & 0x3FFF, width & 0x3FFF
-    raise Invalid("The WebP does not begin with a picture. Save it again.", code="image_corrupt")
+    raise ImageCorrupt("The WebP does not begin with a picture. Save it again.")

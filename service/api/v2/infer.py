@@ -118,7 +118,7 @@ def _read(body: bytes, header_length: str | None, model: ServingModel, most: int
     """What `body` asks of `model`.
 
     Raises:
-        ProtocolInvalid, Invalid, TooManyImages.
+        ProtocolInvalid, TopKInvalid, TooManyImages.
     """
     header, binary = split(body, header_length)
     content = model.manifest.content

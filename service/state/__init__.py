@@ -1,1 +1,0 @@
-"""What must outlive the process, in one database: audits, active versions, uploaded data sets."""
