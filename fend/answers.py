@@ -8,22 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fend.errors import FendError
-
 if TYPE_CHECKING:
     from fend.bundles import Manifest
-
-
-class TopKInvalid(FendError):
-    """Another number of labels is asked for than the model can give."""
-
-    code = "top_k_invalid"
-
-
-class NotCertifiable(FendError):
-    """A certificate is asked of a model that gives none."""
-
-    code = "not_certifiable"
 
 
 class _Answer(BaseModel):

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from fend.bundles import BundleMissing, describe, load_bundle, read_manifest
+from fend.bundles import describe, load_bundle, read_manifest
 from fend.bundles.canary import check_canary
 from fend.bundles.files import MAX_BYTES
 from fend.bundles.versions import model_folders, version_folders
-from fend.errors import FendError
+from fend.errors import FendError, Unavailable
 
 app = typer.Typer(no_args_is_help=True, help="Inspect, verify and add models on disk.")
 
@@ -42,7 +42,9 @@ def list_models(models_dir: ModelsDir = MODELS_DIR) -> None:
     """Show every version of every model; no weights are read."""
     shown = [_show(model) for model in model_folders(models_dir)]
     if not any(shown):
-        raise BundleMissing(f"{models_dir} holds no bundle; `fend bundle add` adds one")
+        raise Unavailable(
+            f"{models_dir} holds no bundle; `fend bundle add` adds one", code="bundle_missing"
+        )
 
 
 @app.command("versions")
@@ -53,7 +55,10 @@ def versions(
     for model in model_folders(models_dir):
         if model.name == name and _show(model):
             return
-    raise BundleMissing(f"{models_dir} holds no bundle of {name!r}; `fend bundle list` shows all")
+    raise Unavailable(
+        f"{models_dir} holds no bundle of {name!r}; `fend bundle list` shows all",
+        code="bundle_missing",
+    )
 
 
 @app.command("add")

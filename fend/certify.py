@@ -19,8 +19,9 @@ from statistics import NormalDist
 import torch
 from torch import Tensor, nn
 
-from fend.answers import Certified, NotCertifiable
+from fend.answers import Certified
 from fend.bundles import Bundle, Manifest
+from fend.errors import Invalid
 
 SELECTION_SAMPLES = 100
 """Draws that choose the class, apart from those that certify it. Cohen et al.'s number."""
@@ -80,13 +81,14 @@ def sigma_of(manifest: Manifest) -> float:
     """The standard deviation of the noise that a bundle is certified with.
 
     Raises:
-        NotCertifiable: the bundle was not trained for any.
+        Invalid (`not_certifiable`): the bundle was not trained for any.
     """
     smoothing = manifest.content.smoothing
     if smoothing is None:
-        raise NotCertifiable(
+        raise Invalid(
             f"the model {manifest.name!r} was not trained on noise, so its answers cannot be "
-            "certified; ask without certify, or ask a model that has a sigma"
+            "certified; ask without certify, or ask a model that has a sigma",
+            code="not_certifiable",
         )
     return smoothing.sigma
 
@@ -107,7 +109,7 @@ def certify_image(
     """The certificate of a bundle for one image (C,H,W), as it is told to a caller.
 
     Raises:
-        NotCertifiable, and what `on_batch` does.
+        Invalid (`not_certifiable`), and what `on_batch` does.
     """
     sigma = sigma_of(bundle.manifest)
     images = pixels.unsqueeze(0)

@@ -4,15 +4,10 @@ from pathlib import Path
 
 import torch
 
-from fend.answers import (
-    DEFAULT_TOP_K,
-    Classification,
-    InputReport,
-    TopKInvalid,
-    classification,
-)
+from fend.answers import DEFAULT_TOP_K, Classification, InputReport, classification
 from fend.bundles import load_bundle
 from fend.certify import certify_image, new_seed, sigma_of
+from fend.errors import Invalid
 from fend.images import decode
 from fend.pipeline import suspicion
 
@@ -21,7 +16,7 @@ class LocalModel:
     """A bundle in this process."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises BundleMissing, BundleCorrupt, BundleIncompatible."""
+        """Raises Unavailable where the bundle cannot be used; see `load_bundle`."""
         self._bundle = load_bundle(folder)
 
     @torch.inference_mode()
@@ -33,12 +28,14 @@ class LocalModel:
         With `certify` also its certificate, for noise from a new seed.
 
         Raises:
-            ImageError, TopKInvalid, NotCertifiable.
+            Invalid, TooLarge, Unsupported: `decode`'s, `top_k_invalid` or `not_certifiable`.
         """
         manifest = self._bundle.manifest
         classes = len(manifest.content.labels)
         if top_k is not None and not 1 <= top_k <= classes:
-            raise TopKInvalid(f"top_k is {top_k}, and the model has {classes} labels")
+            raise Invalid(
+                f"top_k is {top_k}, and the model has {classes} labels", code="top_k_invalid"
+            )
         if certify:
             sigma_of(manifest)
         image = decode(data, manifest.content.input)

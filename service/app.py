@@ -43,6 +43,7 @@ from service.runtime.lifecycle import Lifecycle
 from service.runtime.metrics import Metrics
 from service.runtime.traces import open_traces
 from service.settings import Settings, traces_wanted
+from service.state.database import Database
 from service.workers.group import Group
 from service.workers.peers import Peers
 from service.workers.relay import Relay
@@ -83,14 +84,18 @@ def create_app(
     peers = None if group is None else Peers(group)
     app.state.peers = peers
     app.state.leads = group is None or group.leads
-    loader, choices = ModelLoader(settings, metrics), Choices(settings.state_dir)
+    url = settings.database_url
+    app.state.database = database = Database(
+        settings.state_dir, url.get_secret_value() if url else None, metrics.state_failures.inc
+    )
+    loader, choices = ModelLoader(settings, metrics), Choices(database)
     app.state.loader = loader
     app.state.repository = Repository(settings, loader, choices, metrics)
     app.state.swaps = Swaps(
         settings, app.state.repository, loader, choices, metrics, peers.follow if peers else None
     )
     own = None if base_url is None else OwnService(base_url, access.own_key)
-    app.state.audits = AuditJobs(settings, app.state.repository, metrics, own)
+    app.state.audits = AuditJobs(settings, app.state.repository, database, metrics, own)
 
     for public in (health.router, console.router, metadata.probes):
         app.include_router(public)
@@ -139,6 +144,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         None if peers is None else peers.check_ready,
     )
     try:
+        await asyncio.to_thread(state.database.open)
         await state.repository.open()
         if not state.leads:
             yield
@@ -152,6 +158,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if peers is not None:
             await peers.close()
         await state.repository.close()
+        await asyncio.to_thread(state.database.close)
         await state.certifier.close()
         decoders.shutdown()
         await asyncio.to_thread(state.traces.close)

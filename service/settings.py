@@ -72,6 +72,10 @@ class Settings(BaseSettings):
     state_dir: Path = Path(".fend/state")
     """Folder for what must outlive the process: audits and uploaded data sets."""
 
+    database_url: SecretStr | None = None
+    """Database for audits, active versions and the list of uploads, such as
+    postgresql+psycopg://USER:PASSWORD@HOST/NAME. Not given: a SQLite file in state_dir."""
+
     device: str = "auto"
     """Where models run: auto, cpu, cuda or cuda:N. auto takes a GPU where there is one."""
 

@@ -53,7 +53,7 @@ def obtain_classifier(
     once, and a stopped training goes on: of two processes one waits. `cut` trains no further.
 
     Raises:
-        BundleError: `classifier.from_bundle` cannot be used.
+        Unavailable: `classifier.from_bundle` cannot be used.
         ForeignInvalid: `classifier.factory` or its weights cannot be used.
         NothingToCut: `cut`, and there is no finished epoch.
     """

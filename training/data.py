@@ -26,7 +26,7 @@ def load_splits(
     """Load and split; the same seed splits the same way.
 
     Raises:
-        DatasetError: a set that is not there.
+        Invalid: a set that is not there.
         RecipeError: fewer images than the recipe asks for, or of another shape.
     """
     images = load(section.train, data_dir, input_spec)

@@ -128,7 +128,7 @@ def _check_networks(recipe: Recipe, classes: int) -> None:
     """Find out now, not after an hour, that a network cannot be built or does not fit.
 
     Raises:
-        UnknownArchitecture, RecipeError.
+        Invalid, RecipeError.
     """
     spec = recipe.input
     images = torch.zeros(2, spec.channels, spec.height_px, spec.width_px)

@@ -15,7 +15,6 @@ from fend.attacks.base import (
 from fend.attacks.bim import BIM
 from fend.attacks.cw_l2 import CWL2
 from fend.attacks.deepfool import DeepFool
-from fend.attacks.errors import AttackInvalid
 from fend.attacks.fab import FAB
 from fend.attacks.fgsm import FGSM
 from fend.attacks.gradient import Gradient
@@ -43,7 +42,6 @@ __all__ = [
     "PGD",
     "Access",
     "Attack",
-    "AttackInvalid",
     "AttackResult",
     "AttackSpec",
     "DeepFool",

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fend.attacks.diagnostics import Diagnostics, fools
-from fend.attacks.errors import AttackInvalid
 from fend.attacks.objective import Objective
 from fend.attacks.victim import Predict, Victim
+from fend.errors import Invalid
 from fend.threat import MEASURE_TOLERANCE, Norm, ThreatModel, sample_seeds
 
 Access = Literal["gradient", "scores", "decisions", "none"]
@@ -149,8 +149,8 @@ def attack(
     success is decided on the projected images. The judge's own passes are counted too.
 
     Raises:
-        AttackInvalid: images outside [0, 1], labels that do not fit, a norm or a model that the
-            attack cannot work with, or a perturbation with NaN or infinity.
+        Invalid (`attack_invalid`): images outside [0, 1], labels that do not fit, a norm or a model
+            that the attack cannot work with, or a perturbation with NaN or infinity.
     """
     _check(images, true_labels)
     _check_norm(attacker, threat.norm)
@@ -174,11 +174,13 @@ def attack(
     )
     perturbed = attacker.perturb(problem).detach()
     if not torch.isfinite(perturbed).all():
-        raise AttackInvalid(f"{attacker.name} returned NaN or infinity")
+        raise Invalid(f"{attacker.name} returned NaN or infinity", code="attack_invalid")
     adversarial = threat.project(images, perturbed)
     distance = threat.measure(images, adversarial)
     if len(distance) and float(distance.max()) > threat.epsilon + MEASURE_TOLERANCE:
-        raise AttackInvalid(f"projection left a perturbation of {float(distance.max())}")
+        raise Invalid(
+            f"projection left a perturbation of {float(distance.max())}", code="attack_invalid"
+        )
     logits = victim.logits(adversarial, rows)
     fooled = fools(logits, true_labels)
     return AttackResult(
@@ -208,22 +210,32 @@ def needs_classes(attacker: Attack) -> int:
 def _check_norm(attacker: Attack, norm: Norm) -> None:
     if norm not in attacker.norms:
         known = " and ".join(attacker.norms)
-        raise AttackInvalid(f"{attacker.name} is made for {known}, and threat.norm is {norm}")
+        raise Invalid(
+            f"{attacker.name} is made for {known}, and threat.norm is {norm}", code="attack_invalid"
+        )
 
 
 def _check_classes(attacker: Attack, classes: int) -> None:
     needed = needs_classes(attacker)
     if classes < needed:
-        raise AttackInvalid(
+        raise Invalid(
             f"{attacker.name} with these options needs {needed} classes or more, and the model has "
-            f"{classes}; use fewer targets, or loss 'margin' instead of 'dlr'"
+            f"{classes}; use fewer targets, or loss 'margin' instead of 'dlr'",
+            code="attack_invalid",
         )
 
 
 def _check(images: Tensor, labels: Tensor) -> None:
     if images.ndim != 4 or not images.is_floating_point():
-        raise AttackInvalid(f"images must be floating (N,C,H,W), not {tuple(images.shape)}")
+        raise Invalid(
+            f"images must be floating (N,C,H,W), not {tuple(images.shape)}", code="attack_invalid"
+        )
     if labels.shape != images.shape[:1]:
-        raise AttackInvalid(f"{len(images)} images need as many labels, not {tuple(labels.shape)}")
+        raise Invalid(
+            f"{len(images)} images need as many labels, not {tuple(labels.shape)}",
+            code="attack_invalid",
+        )
     if len(images) and not (images.amin() >= 0 and images.amax() <= 1):
-        raise AttackInvalid("images must lie in [0, 1]; models normalise inside themselves")
+        raise Invalid(
+            "images must lie in [0, 1]; models normalise inside themselves", code="attack_invalid"
+        )

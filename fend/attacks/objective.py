@@ -9,7 +9,7 @@ from pydantic import BaseModel, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from fend.attacks.errors import AttackInvalid
+from fend.errors import Invalid
 from fend.threat import sample_seeds
 
 Loss = Literal["cross_entropy", "margin", "dlr", "feature_distance"]
@@ -76,11 +76,11 @@ class Objective(BaseModel, frozen=True, extra="forbid"):
         """The number (N,) that the attack makes as large as it can.
 
         Raises:
-            AttackInvalid: `dlr` on a model with too few classes, or `feature_distance`, which is
-                no function of logits (see `Problem.gradient`).
+            Invalid (`attack_invalid`): `dlr` on a model with too few classes, or
+                `feature_distance`, which is no function of logits (see `Problem.gradient`).
         """
         if self.loss == "feature_distance":
-            raise AttackInvalid("loss 'feature_distance' is no function of logits")
+            raise Invalid("loss 'feature_distance' is no function of logits", code="attack_invalid")
         if self.loss == "cross_entropy":
             value = F.cross_entropy(logits, labels, reduction="none")
         else:
@@ -95,7 +95,7 @@ class Objective(BaseModel, frozen=True, extra="forbid"):
         For an untargeted attack that tries one class after another, so the goal plays no part.
 
         Raises:
-            AttackInvalid: `dlr` on a model with too few classes.
+            Invalid (`attack_invalid`): `dlr` on a model with too few classes.
         """
         if self.loss == "cross_entropy":
             return -F.cross_entropy(logits, targets, reduction="none")
@@ -126,9 +126,10 @@ def _spread(logits: Tensor, goal: Goal) -> Tensor:
     """
     classes, needed = logits.shape[1], DLR_CLASSES[goal]
     if classes < needed:
-        raise AttackInvalid(
+        raise Invalid(
             f"loss 'dlr' needs {needed} classes or more for a {goal} run, and the model has "
-            f"{classes}; use loss 'margin'"
+            f"{classes}; use loss 'margin'",
+            code="attack_invalid",
         )
     top = logits.topk(needed, dim=1).values
     return top[:, 0] - top[:, 2:].mean(1) + 1e-12

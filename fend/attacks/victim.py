@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fend.attacks.diagnostics import Diagnostics
-from fend.attacks.errors import AttackInvalid
+from fend.errors import Invalid
 
 Predict = Callable[[Tensor], Tensor]
 """Images (N,C,H,W) in [0, 1] to logits (N, classes); modules in eval mode. Differentiable, or its
@@ -87,9 +87,10 @@ class Victim:
     def _features(self, images: Tensor) -> Tensor:
         features = getattr(self.predict, "features", None)
         if not callable(features):
-            raise AttackInvalid(
+            raise Invalid(
                 "objective.loss: 'feature_distance' needs a model with a method `features`, and "
-                f"{type(self.predict).__name__} has none; use another loss"
+                f"{type(self.predict).__name__} has none; use another loss",
+                code="attack_invalid",
             )
         self.forward_passes += len(images)
         found: Tensor = features(images)

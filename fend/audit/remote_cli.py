@@ -7,9 +7,9 @@ from typing import Any
 
 from fend.admin_token_cli import admin_token
 from fend.audit.remote import AUDITS, RemoteService
+from fend.audit.render.terminal import progress
 from fend.audit.report import AuditDocument
 from fend.audit.rows import Row
-from fend.audit.terminal import progress
 
 
 def run_at(

@@ -17,8 +17,6 @@ from filelock import FileLock
 from fend.bundles.bundle import (
     CARD,
     VERSIONS,
-    BundleCorrupt,
-    BundleError,
     Manifest,
     card_of,
     load_bundle,
@@ -27,22 +25,10 @@ from fend.bundles.bundle import (
 from fend.bundles.canary import check_canary
 from fend.bundles.files import MAX_BYTES, copy_bundle_files
 from fend.bundles.versions import VersionUnknown, find_version
-from fend.errors import FendError
+from fend.errors import Invalid, Unavailable
 
 _STAGING = ".adding-"
 _LOCK = ".adding.lock"
-
-
-class BundleExists(FendError):
-    """The model has this version already."""
-
-    code = "bundle_exists"
-
-
-class ModelsDirUnusable(FendError):
-    """The folder of models cannot be written."""
-
-    code = "models_dir_unusable"
 
 
 def add_bundle(source: Path, models_dir: Path, max_bytes: int = MAX_BYTES) -> tuple[Path, Manifest]:
@@ -52,10 +38,8 @@ def add_bundle(source: Path, models_dir: Path, max_bytes: int = MAX_BYTES) -> tu
     Waits while another process adds to the same folder.
 
     Raises:
-        BundleMissing, BundleCorrupt, BundleIncompatible: it is not whole, or does not work.
-        BundleExists.
-        BundleTooLarge, ArchiveInvalid.
-        ModelsDirUnusable.
+        Unavailable: the bundle is not whole, or does not work; see `load_bundle`, `check_canary`.
+        Invalid: `bundle_exists`, `bundle_too_large`, `archive_invalid` or `models_dir_unusable`.
     """
     try:
         models_dir.mkdir(parents=True, exist_ok=True)
@@ -69,8 +53,9 @@ def add_bundle(source: Path, models_dir: Path, max_bytes: int = MAX_BYTES) -> tu
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
-        raise ModelsDirUnusable(
-            f"{source} cannot be added to {models_dir}: {error}; nothing was changed"
+        raise Invalid(
+            f"{source} cannot be added to {models_dir}: {error}; nothing was changed",
+            code="models_dir_unusable",
         ) from error
 
 
@@ -86,9 +71,12 @@ def _add(source: Path, models_dir: Path, staging: Path, max_bytes: int) -> tuple
         check_canary(load_bundle(copied))
         card_of(copied)
     except UnicodeDecodeError as error:
-        raise BundleCorrupt(f"the card {CARD} in {source} is not UTF-8: {error}") from error
-    except BundleError as error:  # it names files of the copy
-        raise type(error)(str(error).replace(str(copied), str(source))) from error
+        raise Unavailable(
+            f"the card {CARD} in {source} is not UTF-8: {error}", code="bundle_corrupt"
+        ) from error
+    except Unavailable as error:  # its message names files of the copy
+        said = str(error).replace(str(copied), str(source))
+        raise Unavailable(said, code=error.code) from error
     parts = (manifest.content.denoiser, manifest.content.classifier)
     for path in copied.glob("*.safetensors"):
         if path.name not in [part.file for part in parts]:
@@ -112,9 +100,10 @@ def _refuse_known(model_dir: Path, manifest: Manifest) -> None:
         folder = find_version(model_dir, manifest.version)
     except VersionUnknown:
         return
-    raise BundleExists(
+    raise Invalid(
         f"{manifest.name} has the version {manifest.version} already, in {folder}; "
-        "nothing was changed"
+        "nothing was changed",
+        code="bundle_exists",
     )
 
 

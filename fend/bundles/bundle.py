@@ -26,39 +26,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from fend.errors import FendError
+from fend.errors import Invalid, Unavailable
 from fend.images import InputSpec
-from fend.models import UnknownArchitecture, build, parameter_count
+from fend.models import build, parameter_count
 from fend.pipeline import Defence, frozen
 
 MANIFEST = "manifest.json"
 CARD = "README.md"
 VERSIONS = "versions"
 """Folder of further versions of the model, inside that of the first; see fend.bundles.versions."""
-
-
-class BundleError(FendError):
-    """A bundle cannot be used."""
-
-    code = "bundle_invalid"
-
-
-class BundleMissing(BundleError):
-    """There is no bundle at that place."""
-
-    code = "bundle_missing"
-
-
-class BundleCorrupt(BundleError):
-    """A file of the bundle is not what its manifest says."""
-
-    code = "bundle_corrupt"
-
-
-class BundleIncompatible(BundleError):
-    """The files are whole, but this version of Fend cannot build a model from them."""
-
-    code = "bundle_incompatible"
 
 
 class _Part(BaseModel):
@@ -188,20 +164,21 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest alone, its version checked against its content; no weights are read.
 
     Raises:
-        BundleMissing, BundleCorrupt.
+        Unavailable: `bundle_missing` or `bundle_corrupt`.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise BundleMissing(f"no bundle at {folder}: there is no {MANIFEST}")
+        raise Unavailable(f"no bundle at {folder}: there is no {MANIFEST}", code="bundle_missing")
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BundleCorrupt(f"{path}: {key}: {first['msg']}") from error
+        raise Unavailable(f"{path}: {key}: {first['msg']}", code="bundle_corrupt") from error
     if content_version(manifest.content) != manifest.version:
-        raise BundleCorrupt(
-            f"{path}: the content does not match the version; it was edited after it was saved"
+        raise Unavailable(
+            f"{path}: the content does not match the version; it was edited after it was saved",
+            code="bundle_corrupt",
         )
     return manifest
 
@@ -210,9 +187,9 @@ def load_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
     """Verify and load a bundle.
 
     Raises:
-        BundleMissing: no manifest or a weights file that is not there.
-        BundleCorrupt: a digest that does not match, or an unreadable file.
-        BundleIncompatible: an unknown architecture, or tensors that do not fit it.
+        Unavailable: `bundle_missing` where the manifest or a weights file is not there;
+            `bundle_corrupt` where a digest does not match or a file cannot be read;
+            `bundle_incompatible` where the architecture is unknown or the tensors do not fit it.
     """
     manifest = read_manifest(folder)
     denoiser = _read_component(folder, manifest.content.denoiser)
@@ -256,21 +233,25 @@ def _write_component(
 def _read_component(folder: Path, component: Component) -> nn.Module:
     path = folder / component.file
     if not path.is_file():
-        raise BundleMissing(f"{path} is missing; copy the whole bundle again")
+        raise Unavailable(f"{path} is missing; copy the whole bundle again", code="bundle_missing")
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != component.sha256:
-        raise BundleCorrupt(f"{path} does not have the digest in the manifest; copy it again")
+        raise Unavailable(
+            f"{path} does not have the digest in the manifest; copy it again", code="bundle_corrupt"
+        )
     try:
         state = load(data)
     except SafetensorError as error:
-        raise BundleCorrupt(f"{path} is not a safetensors file: {error}") from error
+        raise Unavailable(
+            f"{path} is not a safetensors file: {error}", code="bundle_corrupt"
+        ) from error
     try:
         module = build(component.architecture, component.config)
         module.load_state_dict(state)
-    except (UnknownArchitecture, RuntimeError) as error:
-        raise BundleIncompatible(f"{path}: {error}") from error
+    except (Invalid, RuntimeError) as error:
+        raise Unavailable(f"{path}: {error}", code="bundle_incompatible") from error
     if any(not torch.isfinite(tensor).all() for tensor in state.values()):
-        raise BundleCorrupt(f"{path} holds NaN or infinite weights")
+        raise Unavailable(f"{path} holds NaN or infinite weights", code="bundle_corrupt")
     return module
 
 

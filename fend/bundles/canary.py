@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from fend.bundles.bundle import Bundle, BundleIncompatible
+from fend.bundles.bundle import Bundle
+from fend.errors import Unavailable
 from fend.images import InputSpec
 
 
@@ -19,25 +20,30 @@ def check_canary(bundle: Bundle) -> None:
     """Let a bundle on the CPU answer the canary.
 
     Raises:
-        BundleIncompatible: its networks do not fit together or its labels, or the answer is NaN
-            or infinite.
+        Unavailable (`bundle_incompatible`): its networks fit neither each other nor its labels, or
+            the answer is NaN or infinite.
     """
     image = canary(bundle.manifest.content.input)
     try:
         answers = bundle.defence.answer(image[None])
     except RuntimeError as error:
-        raise BundleIncompatible(f"the networks do not fit together: {error}") from error
+        raise Unavailable(
+            f"the networks do not fit together: {error}", code="bundle_incompatible"
+        ) from error
     check_classes(answers.logits.shape[1], bundle.labels)
     if not all(
         part.isfinite().all()
         for part in (answers.denoised, answers.logits, answers.undefended_logits)
     ):
-        raise BundleIncompatible("the model has no finite answer to a known image")
+        raise Unavailable(
+            "the model has no finite answer to a known image", code="bundle_incompatible"
+        )
 
 
 def check_classes(classes: int, labels: list[str]) -> None:
-    """Raises BundleIncompatible where a classifier has other classes than the manifest names."""
+    """Raises Unavailable where a classifier and the manifest differ in the number of classes."""
     if classes != len(labels):
-        raise BundleIncompatible(
-            f"the classifier has {classes} classes, the manifest names {len(labels)}"
+        raise Unavailable(
+            f"the classifier has {classes} classes, the manifest names {len(labels)}",
+            code="bundle_incompatible",
         )

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from fend.bundles.bundle import CARD, MANIFEST, BundleMissing
-from fend.errors import FendError
+from fend.bundles.bundle import CARD, MANIFEST
+from fend.errors import Invalid, Unavailable
 
 MAX_BYTES = 2**30
 MAX_ENTRIES = 1000
@@ -31,18 +31,6 @@ _DAMAGE = (
 T = TypeVar("T")
 
 
-class ArchiveInvalid(FendError):
-    """The archive is damaged, or holds something else than one bundle."""
-
-    code = "archive_invalid"
-
-
-class BundleTooLarge(FendError):
-    """The bundle is larger than it may be."""
-
-    code = "bundle_too_large"
-
-
 def copy_bundle_files(source: Path, folder: Path, max_bytes: int = MAX_BYTES) -> None:
     """Write the manifest, card and weights in `source` to `folder`, which exists and is empty.
 
@@ -50,9 +38,9 @@ def copy_bundle_files(source: Path, folder: Path, max_bytes: int = MAX_BYTES) ->
     at the top or in one folder. What lies deeper, or has another name, is left out.
 
     Raises:
-        BundleMissing: there is no manifest.
-        BundleTooLarge: it unpacks to more than `max_bytes`, or has more than MAX_ENTRIES entries.
-        ArchiveInvalid: not one whole, plain bundle.
+        Unavailable (`bundle_missing`): there is no manifest.
+        Invalid: `bundle_too_large` where it unpacks to more than `max_bytes` or has more than
+            MAX_ENTRIES entries; `archive_invalid` where it is not one whole, plain bundle.
         OSError: `folder` cannot be written.
     """
     copy = _Copy(source, folder, max_bytes)
@@ -62,13 +50,13 @@ def copy_bundle_files(source: Path, folder: Path, max_bytes: int = MAX_BYTES) ->
                 with path.open("rb") as file:
                     copy.take(path.name, file)
     elif not source.is_file():
-        raise BundleMissing(f"there is no folder and no archive {source}")
+        raise Unavailable(f"there is no folder and no archive {source}", code="bundle_missing")
     elif zipfile.is_zipfile(source):
         _copy_zip(source, copy)
     else:
         _copy_tar(source, copy)
     if not (folder / MANIFEST).is_file():
-        raise BundleMissing(f"no bundle in {source}: there is no {MANIFEST}")
+        raise Unavailable(f"no bundle in {source}: there is no {MANIFEST}", code="bundle_missing")
 
 
 class _Copy:
@@ -86,27 +74,32 @@ class _Copy:
         """One more entry, wanted or not."""
         self._entries += 1
         if self._entries > MAX_ENTRIES:
-            raise BundleTooLarge(
-                f"{self._source} has more than {MAX_ENTRIES} entries; pack one bundle alone"
+            raise Invalid(
+                f"{self._source} has more than {MAX_ENTRIES} entries; pack one bundle alone",
+                code="bundle_too_large",
             )
 
     def wanted(self, path: str) -> str | None:
         """The name of the bundle's file that an entry is; None for what is left out."""
         parts = [part for part in path.split("/") if part != "."]
         if path.startswith("/") or "\\" in path or ".." in parts:
-            raise ArchiveInvalid(f"{self._source} holds {path[:200]!r}, no path inside it")
+            raise Invalid(
+                f"{self._source} holds {path[:200]!r}, no path inside it", code="archive_invalid"
+            )
         if len(parts) > 2 or not _WANTED.fullmatch(parts[-1] if parts else ""):
             return None
         self._parents.add("/".join(parts[:-1]))
         if len(self._parents) > 1:
-            raise ArchiveInvalid(f"{self._source} holds several bundles; pack one alone")
+            raise Invalid(
+                f"{self._source} holds several bundles; pack one alone", code="archive_invalid"
+            )
         return parts[-1]
 
     def take(self, name: str, file: IO[bytes]) -> None:
         """Write one file, however long it claims to be."""
         target = self._folder / name
         if target.exists():
-            raise ArchiveInvalid(f"{self._source} holds {name!r} twice")
+            raise Invalid(f"{self._source} holds {name!r} twice", code="archive_invalid")
         with target.open("xb") as copy:
             while block := _reading(self._source, lambda: file.read(_BLOCK_BYTES)):
                 self._left_bytes -= len(block)
@@ -114,10 +107,11 @@ class _Copy:
                     raise self.too_large()
                 copy.write(block)
 
-    def too_large(self) -> BundleTooLarge:
+    def too_large(self) -> Invalid:
         """The error for what is over the limit."""
-        return BundleTooLarge(
-            f"{self._source} holds more than {self.max_bytes} bytes; --max-bytes allows more"
+        return Invalid(
+            f"{self._source} holds more than {self.max_bytes} bytes; --max-bytes allows more",
+            code="bundle_too_large",
         )
 
 
@@ -130,7 +124,9 @@ def _copy_zip(source: Path, copy: _Copy) -> None:
                 continue
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG):
-                raise ArchiveInvalid(f"{source} holds {name!r} as a link or no plain file")
+                raise Invalid(
+                    f"{source} holds {name!r} as a link or no plain file", code="archive_invalid"
+                )
             with _reading(source, partial(archive.open, info)) as file:
                 copy.take(name, file)
 
@@ -149,7 +145,9 @@ def _copy_tar(source: Path, copy: _Copy) -> None:
                 continue
             contents = archive.extractfile(info) if info.isreg() else None
             if contents is None:
-                raise ArchiveInvalid(f"{source} holds {name!r} as a link or no plain file")
+                raise Invalid(
+                    f"{source} holds {name!r} as a link or no plain file", code="archive_invalid"
+                )
             copy.take(name, contents)
 
 
@@ -174,6 +172,7 @@ def _reading(source: Path, step: Callable[[], T]) -> T:
     try:
         return step()
     except _DAMAGE as error:
-        raise ArchiveInvalid(
-            f"{source} is no readable .zip, .tar or .tar.gz: {error}; copy or pack it again"
+        raise Invalid(
+            f"{source} is no readable .zip, .tar or .tar.gz: {error}; copy or pack it again",
+            code="archive_invalid",
         ) from error

@@ -8,11 +8,11 @@ Names that begin with a dot are left alone.
 
 from pathlib import Path
 
-from fend.bundles.bundle import MANIFEST, VERSIONS, BundleMissing, Manifest, read_manifest
-from fend.errors import FendError
+from fend.bundles.bundle import MANIFEST, VERSIONS, Manifest, read_manifest
+from fend.errors import FendError, NotFound, Unavailable
 
 
-class VersionUnknown(FendError):
+class VersionUnknown(NotFound):
     """No version of the model on disk has this digest."""
 
     code = "version_unknown"
@@ -51,15 +51,18 @@ def unchosen_version(model_dir: Path) -> Path:
     """The version of a model where nobody has chosen one: in its folder itself, or its only one.
 
     Raises:
-        BundleMissing: there is none, or there are several further ones.
+        Unavailable (`bundle_missing`): there is none, or there are several further ones.
     """
     folders = version_folders(model_dir)
     if not folders:
-        raise BundleMissing(f"no bundle at {model_dir}: there is no {MANIFEST}")
+        raise Unavailable(
+            f"no bundle at {model_dir}: there is no {MANIFEST}", code="bundle_missing"
+        )
     if len(folders) > 1 and folders[0] != model_dir:
         names = ", ".join(folder.name for folder in folders)
-        raise BundleMissing(
-            f"{model_dir} has several versions, and none in the folder itself: {names}; choose one"
+        raise Unavailable(
+            f"{model_dir} has several versions, and none in the folder itself: {names}; choose one",
+            code="bundle_missing",
         )
     return folders[0]
 
@@ -68,16 +71,17 @@ def find_bundle(model: str, models_dir: Path) -> tuple[Path, Manifest]:
     """The bundle that `model` names: its folder, or its name in `models_dir`.
 
     Raises:
-        BundleMissing, BundleCorrupt.
+        Unavailable: `bundle_missing` or `bundle_corrupt`.
     """
     for folder in (Path(model), models_dir / model):
         if version_folders(folder):
             chosen = unchosen_version(folder)
             return chosen, read_manifest(chosen)
     there = [folder.name for folder in model_folders(models_dir) if version_folders(folder)]
-    raise BundleMissing(
+    raise Unavailable(
         f"{model!r} is neither the folder of a bundle nor one of those in {models_dir}: "
-        f"{', '.join(there) or '(none)'}"
+        f"{', '.join(there) or '(none)'}",
+        code="bundle_missing",
     )
 
 

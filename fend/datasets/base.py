@@ -8,43 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fend.errors import FendError
+from fend.errors import Invalid
 
 
-class DatasetError(FendError):
-    """A data set cannot be had or used."""
-
-    code = "dataset_error"
-
-
-class UnknownDatasetError(DatasetError):
-    """No data set has this name."""
-
-    code = "dataset_unknown"
-
-
-class MissingDatasetError(DatasetError):
+class MissingDatasetError(Invalid):
     """The data set is known, but its files are not here."""
 
     code = "dataset_missing"
 
 
-class CorruptDatasetError(DatasetError):
-    """A published data set's file is not the published one."""
-
-    code = "dataset_corrupt"
-
-
-class InvalidDatasetError(DatasetError):
+class InvalidDatasetError(Invalid):
     """The caller's own images or labels cannot be used as they are."""
 
     code = "dataset_invalid"
-
-
-class DownloadError(DatasetError):
-    """A file could not be fetched whole and unaltered."""
-
-    code = "download_failed"
 
 
 @dataclass(frozen=True, eq=False)

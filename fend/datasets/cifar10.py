@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fend.datasets.base import CorruptDatasetError, ImageSet, MissingDatasetError
+from fend.datasets.base import ImageSet, MissingDatasetError
+from fend.errors import Invalid
 
 FOLDER = "cifar-10-batches-py"
 FILES = {
@@ -55,7 +56,7 @@ def load(split: str, data_dir: Path, md5s: Mapping[str, str] = MD5S) -> ImageSet
 
     Raises:
         MissingDatasetError: when a file is not in `data_dir`/cifar-10-batches-py.
-        CorruptDatasetError: when a file is not the published one.
+        Invalid (`dataset_corrupt`): when a file is not the published one.
     """
     batches = [_read_batch(path, md5s) for path in find_files(split, data_dir)]
     images = np.concatenate([rows for rows, _ in batches]).reshape(-1, 3, 32, 32)
@@ -84,18 +85,20 @@ def _read_batch(path: Path, md5s: Mapping[str, str]) -> tuple[NDArray[np.uint8],
     data = path.read_bytes()
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if md5 != md5s[path.name]:
-        raise CorruptDatasetError(
+        raise Invalid(
             f"{path} is not the published file (md5 {md5}, expected {md5s[path.name]}); "
-            "delete it, then fetch it again"
+            "delete it, then fetch it again",
+            code="dataset_corrupt",
         )
     try:
         batch = _BatchUnpickler(io.BytesIO(data), encoding="bytes").load()
         rows, labels = batch[b"data"].array, np.array(batch[b"labels"], dtype=np.int64)
     except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, AttributeError) as e:
-        raise CorruptDatasetError(f"{path} is not a batch of CIFAR-10 ({e})") from e
+        raise Invalid(f"{path} is not a batch of CIFAR-10 ({e})", code="dataset_corrupt") from e
     if labels.ndim != 1 or rows.shape != (len(labels), _ROW_BYTES):
-        raise CorruptDatasetError(
-            f"{path} has images of shape {rows.shape} for labels of shape {labels.shape}"
+        raise Invalid(
+            f"{path} has images of shape {rows.shape} for labels of shape {labels.shape}",
+            code="dataset_corrupt",
         )
     return rows, labels
 

@@ -23,7 +23,7 @@ def load(split: str, data_dir: Path, md5s: Mapping[str, str] = cifar10.MD5S) -> 
     """Read the split "train" (50,000) or "test" (10,000): uint8 (N, 1, 28, 28).
 
     Raises:
-        MissingDatasetError, CorruptDatasetError: as `cifar10.load`.
+        MissingDatasetError, Invalid: as `cifar10.load`.
     """
     colour = cifar10.load(split, data_dir, md5s)
     grey = np.empty((len(colour), 1, _SPEC.height_px, _SPEC.width_px), dtype=np.uint8)

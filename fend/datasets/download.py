@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fend.datasets import cifar10, mnist
-from fend.datasets.base import DownloadError, UnknownDatasetError
+from fend.errors import Invalid
 
 Progress = Callable[[str, int, int], None]
 """Called with a file's name, the bytes that are here, and its size in bytes."""
@@ -99,18 +99,22 @@ def download(
     Each attempt tries every mirror; between attempts it waits 1, 2, 4, ... seconds.
 
     Raises:
-        UnknownDatasetError: when `name` cannot be fetched.
-        DownloadError: when a file cannot be had; says which, where it belongs and its URLs.
+        Invalid: `dataset_unknown` when `name` cannot be fetched; `download_failed`, with its URLs
+            and where it belongs, when a file cannot be had.
     """
     if name not in files:
-        raise UnknownDatasetError(f"{name!r} cannot be fetched; these can: {', '.join(files)}")
+        raise Invalid(
+            f"{name!r} cannot be fetched; these can: {', '.join(files)}", code="dataset_unknown"
+        )
     for file in files[name]:
         try:
             if not _is_present(file, data_dir):
                 _fetch(file, data_dir / file.path, progress, attempts, sleep)
                 _unpack(file, data_dir)
         except OSError as error:
-            raise DownloadError(f"cannot write {data_dir / file.path}: {error}") from error
+            raise Invalid(
+                f"cannot write {data_dir / file.path}: {error}", code="download_failed"
+            ) from error
 
 
 def _is_present(file: RemoteFile, data_dir: Path) -> bool:
@@ -156,9 +160,10 @@ def _fetch(
         if not urls:
             break
     reasons = "; ".join(f"{url} ({reason})" for url, reason in problems.items())
-    raise DownloadError(
+    raise Invalid(
         f"cannot fetch {file.name}: {reasons}. Without a network, get it elsewhere "
-        f"(md5 {file.md5}, {file.size_bytes} bytes) and put it at {target}"
+        f"(md5 {file.md5}, {file.size_bytes} bytes) and put it at {target}",
+        code="download_failed",
     )
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from fend.datasets.base import ImageSet, InvalidDatasetError, MissingDatasetError
-from fend.images import DEFAULT_LIMITS, DecodedImage, DecodeLimits, ImageError, InputSpec, decode
+from fend.errors import FendError
+from fend.images import DEFAULT_LIMITS, DecodedImage, DecodeLimits, InputSpec, decode
 
 MAX_TOTAL_BYTES = 2**31
 
@@ -84,7 +85,7 @@ def _decode(file: Path, spec: InputSpec, limits: DecodeLimits) -> DecodedImage:
         with file.open("rb") as opened:
             data = opened.read(limits.max_bytes + 1)
         return decode(data, spec, limits)
-    except (OSError, ImageError) as error:
+    except (OSError, FendError) as error:
         raise InvalidDatasetError(f"{file} cannot be used: {error}") from error
 
 

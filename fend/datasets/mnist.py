@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fend.datasets.base import CorruptDatasetError, ImageSet, MissingDatasetError
+from fend.datasets.base import ImageSet, MissingDatasetError
+from fend.errors import Invalid
 
 FOLDER = "MNIST/raw"
 FILES = {
@@ -39,15 +40,16 @@ def load(split: str, data_dir: Path, md5s: Mapping[str, str] = MD5S) -> ImageSet
 
     Raises:
         MissingDatasetError: when a file is not in `data_dir`/MNIST/raw.
-        CorruptDatasetError: when a file is not idx, is cut short, or is not the published one.
+        Invalid (`dataset_corrupt`): when a file is not the published one, or not whole.
     """
     images_path, labels_path = find_files(split, data_dir)
     images = _read_idx(images_path, dimensions=3, md5s=md5s)
     labels = _read_idx(labels_path, dimensions=1, md5s=md5s)
     if len(images) != len(labels):
-        raise CorruptDatasetError(
+        raise Invalid(
             f"{images_path} has {len(images)} images but {labels_path} has {len(labels)} labels; "
-            "delete both, then fetch them again"
+            "delete both, then fetch them again",
+            code="dataset_corrupt",
         )
     return ImageSet(
         name=f"mnist:{split}",
@@ -80,23 +82,26 @@ def _read_idx(path: Path, dimensions: int, md5s: Mapping[str, str]) -> NDArray[n
     data = _read_bytes(path)
     header_bytes = 4 + 4 * dimensions
     if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) < header_bytes:
-        raise CorruptDatasetError(
+        raise Invalid(
             f"{path} is not an idx file of uint8 in {dimensions} dimensions; "
-            "delete it, then fetch it again"
+            "delete it, then fetch it again",
+            code="dataset_corrupt",
         )
     shape = tuple(int(size) for size in np.frombuffer(data[4:header_bytes], dtype=">u4"))
     expected_bytes = header_bytes + int(np.prod(shape, dtype=object))
     if len(data) != expected_bytes:
-        raise CorruptDatasetError(
+        raise Invalid(
             f"{path} holds {len(data)} bytes where its header promises {expected_bytes}; "
-            "delete it, then fetch it again"
+            "delete it, then fetch it again",
+            code="dataset_corrupt",
         )
     expected_md5 = md5s[path.name.removesuffix(".gz")]
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if md5 != expected_md5:
-        raise CorruptDatasetError(
+        raise Invalid(
             f"{path} is not the published file (md5 {md5}, expected {expected_md5}); "
-            "delete it, then fetch it again"
+            "delete it, then fetch it again",
+            code="dataset_corrupt",
         )
     return np.frombuffer(data, dtype=np.uint8, offset=header_bytes).reshape(shape)
 
@@ -108,9 +113,12 @@ def _read_bytes(path: Path) -> bytes:
         with gzip.open(path) as file:
             data = file.read(_MAX_FILE_BYTES + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise CorruptDatasetError(
-            f"{path} cannot be unpacked ({error}); delete it, then fetch it again"
+        raise Invalid(
+            f"{path} cannot be unpacked ({error}); delete it, then fetch it again",
+            code="dataset_corrupt",
         ) from error
     if len(data) > _MAX_FILE_BYTES:
-        raise CorruptDatasetError(f"{path} unpacks to more than {_MAX_FILE_BYTES} bytes")
+        raise Invalid(
+            f"{path} unpacks to more than {_MAX_FILE_BYTES} bytes", code="dataset_corrupt"
+        )
     return data

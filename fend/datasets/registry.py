@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fend.datasets import cifar10, cifar10_grey, folder, mnist, npz, rendered_digits
-from fend.datasets.base import ImageSet, MissingDatasetError, UnknownDatasetError
+from fend.datasets.base import ImageSet, MissingDatasetError
+from fend.errors import Invalid
 from fend.images import InputSpec
 
 
@@ -37,9 +38,9 @@ def load(spec: str, data_dir: Path | None, input_spec: InputSpec | None = None) 
         input_spec: what the images of a folder are brought to; all else keeps its own size.
 
     Raises:
-        UnknownDatasetError: when no data set has this name, or it has no such split.
+        Invalid (`dataset_unknown`): when no data set has this name, or it has no such split.
         MissingDatasetError: when its files are not here.
-        CorruptDatasetError: when mnist or cifar10 is not as published.
+        Invalid (`dataset_corrupt`): when mnist or cifar10 is not as published.
         InvalidDatasetError: when a folder's or .npz file's images cannot be used.
     """
     name, _, argument = spec.partition(":")
@@ -56,7 +57,7 @@ def load(spec: str, data_dir: Path | None, input_spec: InputSpec | None = None) 
     if name == "cifar10-grey" and argument in cifar10.FILES:
         return cifar10_grey.load(argument, _require(data_dir, spec))
     forms = "; ".join(entry.form for entry in SPEC_FORMS)
-    raise UnknownDatasetError(f"no data set is called {spec!r}; there are: {forms}")
+    raise Invalid(f"no data set is called {spec!r}; there are: {forms}", code="dataset_unknown")
 
 
 def fetched_with(spec: str) -> str:

@@ -6,33 +6,13 @@ beside it for each format) before Pillow sees them; then pixels, polarity, paddi
 
 from fend.images.decode import DecodedImage, decode, is_small
 from fend.images.encode import encode_png
-from fend.images.errors import (
-    ContentTypeMismatch,
-    EmptyBody,
-    ImageCorrupt,
-    ImageError,
-    ImageMultiFrame,
-    ImageTooLarge,
-    ImageTooManyPixels,
-    ImageTruncated,
-    UnsupportedImageFormat,
-)
 from fend.images.spec import DEFAULT_LIMITS, DecodeLimits, InputSpec
 
 __all__ = [
     "DEFAULT_LIMITS",
-    "ContentTypeMismatch",
     "DecodeLimits",
     "DecodedImage",
-    "EmptyBody",
-    "ImageCorrupt",
-    "ImageError",
-    "ImageMultiFrame",
-    "ImageTooLarge",
-    "ImageTooManyPixels",
-    "ImageTruncated",
     "InputSpec",
-    "UnsupportedImageFormat",
     "decode",
     "encode_png",
     "is_small",

@@ -7,12 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fend.images.errors import (
-    ContentTypeMismatch,
-    EmptyBody,
-    ImageTooLarge,
-    UnsupportedImageFormat,
-)
+from fend.errors import Invalid, TooLarge, Unsupported
 from fend.images.formats import bmp, jpeg, png, webp
 from fend.images.formats.container import Container, ImageFormat
 from fend.images.pixels import load_upright, scale, to_samples
@@ -81,7 +76,7 @@ def decode(
             `application/octet-stream` claims nothing.
 
     Raises:
-        ImageError: nothing else, whatever the bytes are. The subclass and its `code` say why.
+        Invalid, TooLarge, Unsupported: nothing else, whatever the bytes are; `code` says why.
     """
     container = _read_container(data, limits, content_type)
     image = scale(load_upright(container, spec), spec)
@@ -128,20 +123,25 @@ def is_small(data: bytes, spec: InputSpec) -> bool:
 
 def _read_container(data: bytes, limits: DecodeLimits, content_type: str | None) -> Container:
     if not data:
-        raise EmptyBody("The request has no image. Send the bytes of one file.")
+        raise Invalid("The request has no image. Send the bytes of one file.", code="empty_body")
     if len(data) > limits.max_bytes:
-        raise ImageTooLarge(
+        raise TooLarge(
             f"The image has {len(data)} bytes, at most {limits.max_bytes} are accepted. "
-            "Scale it down or compress it."
+            "Scale it down or compress it.",
+            code="image_too_large_bytes",
         )
     found = _sniff(data)
     if found is None:
-        raise UnsupportedImageFormat("This is no PNG, JPEG, WebP or BMP image. Send one of those.")
+        raise Unsupported(
+            "This is no PNG, JPEG, WebP or BMP image. Send one of those.",
+            code="unsupported_image_format",
+        )
     declared = (content_type or "").split(";")[0].strip().lower()
     if declared not in _NO_CLAIM and _CONTENT_TYPES.get(declared) != found:
-        raise ContentTypeMismatch(
+        raise Unsupported(
             f"The image is declared as {declared[:100]!r} and is image/{found}. "
-            "Correct the Content-Type."
+            "Correct the Content-Type.",
+            code="content_type_mismatch",
         )
     # Above Pillow's own bound it would warn; reading the bound changes nothing.
     max_pixels = min(limits.max_pixels, Image.MAX_IMAGE_PIXELS or limits.max_pixels)

@@ -14,7 +14,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from fend.images.errors import ImageCorrupt, ImageTruncated
+from fend.errors import Invalid
 from fend.images.formats.container import Container
 from fend.images.spec import InputSpec
 
@@ -57,7 +57,7 @@ def load_upright(container: Container, spec: InputSpec) -> Image.Image:
     Colour profiles are ignored. 16-bit colour keeps its high byte.
 
     Raises:
-        ImageTruncated, ImageCorrupt.
+        Invalid: `image_truncated` or `image_corrupt`.
     """
     try:
         image = Image.open(io.BytesIO(container.stream), formats=[container.format])
@@ -72,8 +72,12 @@ def load_upright(container: Container, spec: InputSpec) -> Image.Image:
     except _PILLOW_ERRORS as error:
         name = container.format.upper()
         if str(error).startswith("image file is truncated"):
-            raise ImageTruncated(f"The {name} ends early. Send the whole file.") from error
-        raise ImageCorrupt(f"The {name} cannot be decoded ({error}). Save it again.") from error
+            raise Invalid(
+                f"The {name} ends early. Send the whole file.", code="image_truncated"
+            ) from error
+        raise Invalid(
+            f"The {name} cannot be decoded ({error}). Save it again.", code="image_corrupt"
+        ) from error
     if container.orientation in _UPRIGHT:
         return plain.transpose(_UPRIGHT[container.orientation])
     return plain

@@ -1,5 +1,5 @@
 """Architectures, one a file, and the registry that builds them by name."""
 
-from fend.models.registry import ARCHITECTURES, UnknownArchitecture, build, parameter_count
+from fend.models.registry import ARCHITECTURES, build, parameter_count
 
-__all__ = ["ARCHITECTURES", "UnknownArchitecture", "build", "parameter_count"]
+__all__ = ["ARCHITECTURES", "build", "parameter_count"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from fend.errors import FendError
+from fend.errors import Invalid
 from fend.models.architectures.autoencoder import PaperAutoencoder
 from fend.models.architectures.bit_depth import BitDepth
 from fend.models.architectures.controls import (
@@ -63,12 +63,6 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
 )
 
 
-class UnknownArchitecture(FendError):
-    """The registry has no such architecture, or it does not take such a configuration."""
-
-    code = "architecture_unknown"
-
-
 def build(architecture: str, config: Mapping[str, Any]) -> nn.Module:
     """A new module with random weights.
 
@@ -76,16 +70,20 @@ def build(architecture: str, config: Mapping[str, Any]) -> nn.Module:
     `inner`, or several of them in a list under `stages`.
 
     Raises:
-        UnknownArchitecture: no such name, or a configuration key or value that it does not take.
+        Invalid (`architecture_unknown`): there is no such name, or it does not take this
+            configuration.
     """
     if architecture not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
-        raise UnknownArchitecture(f"no architecture {architecture!r}; there are: {known}")
+        raise Invalid(
+            f"no architecture {architecture!r}; there are: {known}", code="architecture_unknown"
+        )
     try:
         return with_image_convs(ARCHITECTURES[architecture](**_with_networks(config)))
     except (TypeError, ValueError) as error:
-        raise UnknownArchitecture(
-            f"{architecture} cannot be built from {dict(config)}: {error}"
+        raise Invalid(
+            f"{architecture} cannot be built from {dict(config)}: {error}",
+            code="architecture_unknown",
         ) from error
 
 

@@ -84,8 +84,8 @@ class Answering:
         """The answer to the picture in the body of `request`.
 
         Raises:
-            ModelUnknown, BundleError, TimeoutInvalid: before the body is read.
-            UnsupportedMediaType, FileMissing, ImageError, TensorInvalid: the picture's fault.
+            ModelUnknown, Unavailable, TimeoutInvalid: before the body is read.
+            UnsupportedMediaType, FileMissing, Invalid, TooLarge, Unsupported: the picture's fault.
             Overloaded, DeadlineExceeded, ClientGone, AnswerNotFinite.
         """
         timeout_s = self.timeout_s(request, self._repository.get(model_name))
@@ -103,7 +103,7 @@ class Answering:
         They are admitted together, so a full house refuses them as it refuses one.
 
         Raises:
-            ModelUnknown, BundleError, TimeoutInvalid: before the body is read.
+            ModelUnknown, Unavailable, TimeoutInvalid: before the body is read.
             UnsupportedMediaType, FileMissing, TooManyImages, Overloaded, ClientGone.
         """
         model = self._repository.get(model_name)
@@ -155,7 +155,7 @@ class Answering:
         """Read and answer one picture that has been admitted; a `small` one without a thread.
 
         Raises:
-            ImageError, TensorInvalid, DeadlineExceeded, AnswerNotFinite.
+            Invalid, TooLarge, Unsupported, DeadlineExceeded, AnswerNotFinite.
         """
         started_s = time.monotonic()
         spec = model.manifest.content.input

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse, StreamingResponse
 
 from fend.audit import PRESETS, AuditDocument, Timing, from_request, to_markdown
-from fend.audit.html import CONTENT_POLICY, to_html
+from fend.audit.render.html import CONTENT_POLICY, to_html
 from service.api.accept import preferred
 from service.api.audit_schemas import AuditDetail, AuditList, AuditSummary, detail, summary
 from service.api.problems import problem_docs

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from fend.answers import DEFAULT_TOP_K, Certified, Classification, TopKInvalid, classification
+from fend.answers import DEFAULT_TOP_K, Certified, Classification, classification
 from fend.certify import sigma_of
+from fend.errors import Invalid
 from fend.images import encode_png
 from service.api.answering import Answered, Answering, server_timing
 from service.api.problems import problem_docs
@@ -81,11 +82,14 @@ def labels_wanted(request: Request, model: str | None, top_k: int | None) -> int
     """How many labels the answer lists.
 
     Raises:
-        ModelUnknown, BundleError, TopKInvalid.
+        ModelUnknown, Unavailable, Invalid.
     """
     classes = len(request.app.state.repository.get(model).bundle.labels)
     if top_k is not None and top_k > classes:
-        raise TopKInvalid(f"top_k is {top_k}, and the model has {classes} labels; ask for fewer")
+        raise Invalid(
+            f"top_k is {top_k}, and the model has {classes} labels; ask for fewer",
+            code="top_k_invalid",
+        )
     return top_k or min(DEFAULT_TOP_K, classes)
 
 

@@ -96,7 +96,7 @@ async def get_dataset(request: Request, dataset_id: str) -> UploadedDataset:
 @router.delete("/{dataset_id}", status_code=204, responses=problem_docs(404, 409, 422))
 async def delete_dataset(request: Request, dataset_id: str) -> None:
     """Delete a data set that no queued or running audit needs."""
-    await _jobs(request).delete_dataset(dataset_id)
+    await _jobs(request).uploads.delete(dataset_id)
 
 
 def _jobs(request: Request) -> AuditJobs:

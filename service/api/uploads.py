@@ -133,7 +133,7 @@ def read_picture(upload: Upload, spec: InputSpec, limits: DecodeLimits) -> Pictu
     """Decode an upload; takes milliseconds and more, so not on the event loop.
 
     Raises:
-        ImageError, TensorInvalid.
+        Invalid, TooLarge, Unsupported.
     """
     if upload.content_type == TENSOR_TYPE:
         return tensor_picture(_read_tensor(upload.data, spec), spec)

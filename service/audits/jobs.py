@@ -8,10 +8,8 @@ from typing import TypeVar
 
 from fend.audit import AuditSpec, AuditSpecInvalid, Report, Row, check_fit, check_surrogate
 from fend.datasets import ImageSet, load
-from fend.errors import FendError
-from service.audits.changes import Changes
-from service.audits.record import AuditRecord, AuditState
-from service.audits.retention import apply_retention
+from fend.errors import Conflict, FendError, Invalid, NotFound
+from service.audits.record import AuditRecord, AuditState, Changes
 from service.audits.runner import AuditRunner
 from service.audits.served_check import OwnService
 from service.audits.store import AuditStore, FinishedShard
@@ -20,46 +18,24 @@ from service.datasets.uploaded_sets import UploadedSets
 from service.inference.repository import Repository
 from service.runtime.metrics import Metrics
 from service.settings import Settings
+from service.state.database import Database
 
 LIST_LIMIT = 200
 
 _T = TypeVar("_T")
 
 
-class AuditUnknown(FendError):
+class AuditUnknown(NotFound):
     """No audit has this id."""
 
     code = "audit_unknown"
 
 
-class AuditNotFinished(FendError):
-    """There is no report yet, or there will never be one."""
-
-    code = "audit_not_finished"
-
-
-class AuditEnded(FendError):
-    """What has ended cannot be cancelled."""
-
-    code = "audit_ended"
-
-
 class AuditRowsDeleted(FendError):
     """The audit is so old that only its report is kept."""
 
+    status = 410
     code = "audit_rows_deleted"
-
-
-class IdempotencyKeyReused(FendError):
-    """One key, two different requests."""
-
-    code = "idempotency_key_reused"
-
-
-class DatasetInUse(FendError):
-    """An audit that has not ended needs this data set."""
-
-    code = "dataset_in_use"
 
 
 class AuditJobs:
@@ -70,6 +46,7 @@ class AuditJobs:
         self,
         settings: Settings,
         repository: Repository,
+        database: Database,
         metrics: Metrics,
         own: OwnService | None = None,
     ) -> None:
@@ -77,30 +54,28 @@ class AuditJobs:
         known."""
         self._settings = settings
         self._repository = repository
+        self._database = database
+        self._store = AuditStore(database)
         self._metrics = metrics
         self._own = own
         self._partial: tuple[str, int, Report] | None = None
-        self._accepting = asyncio.Lock()
-        self.uploads = UploadedSets(settings)
+        self.uploads = UploadedSets(settings, database)
         self.changes = Changes()
         for state in AuditState:  # 0 from the start: an increase from nothing to 1 goes unseen
             metrics.audits.labels(state)
 
     async def start(self) -> None:
-        """Open the file and go on with whatever was accepted before.
+        """Go on with whatever was accepted before; the database is open.
 
         Raises:
             StateUnavailable.
         """
-        self._store = await asyncio.to_thread(
-            AuditStore, self._settings.state_dir, self._metrics.state_failures.inc
-        )
         await self.uploads.open()
-        await self._in_thread(apply_retention, self._store, self._settings, datetime.now(UTC))
         self._runner = AuditRunner(
-            self._settings, self._repository, self.uploads, self._store, self._metrics,
-            self.changes, self._own,
+            self._settings, self._repository, self.uploads, self._database, self._store,
+            self._metrics, self.changes, self._own,
         )  # fmt: skip
+        await self._in_thread(self._runner.apply_retention, datetime.now(UTC))
         for model in self._repository.serving():
             last = await self.last_succeeded(model)
             if last is not None:
@@ -110,12 +85,11 @@ class AuditJobs:
     async def stop(self) -> None:
         """Stop the worker; the audit goes on from its last finished shard at the next start."""
         await self._runner.stop()
-        await asyncio.to_thread(self._store.close)
 
     async def trouble(self) -> str | None:
         """Why audits cannot be kept just now; None: nothing is known to be wrong."""
-        await self._in_thread(self._store.look_again)
-        return self._store.trouble
+        await self._in_thread(self._database.look_again)
+        return self._database.trouble
 
     async def submit(self, spec: AuditSpec, idempotency_key: str | None = None) -> AuditRecord:
         """Accept an audit; it is on disk when this returns.
@@ -123,15 +97,11 @@ class AuditJobs:
         The same `idempotency_key` again gives the audit that it was accepted with.
 
         Raises:
-            ModelUnknown, BundleError, DatasetError, AuditSpecInvalid, SurrogateMissing: it could
+            ModelUnknown, Unavailable, Invalid, AuditSpecInvalid, SurrogateMissing: it could
                 not run.
-            IdempotencyKeyReused: the key came with another spec before.
+            Invalid: the key came with another spec before.
             StateUnavailable: it cannot be kept.
         """
-        async with self._accepting:  # so that no data set is deleted in between
-            return await self._submit(spec, idempotency_key)
-
-    async def _submit(self, spec: AuditSpec, idempotency_key: str | None) -> AuditRecord:
         if idempotency_key is not None:
             known = await self._in_thread(self._store.by_idempotency_key, idempotency_key)
             if known is not None:
@@ -151,7 +121,8 @@ class AuditJobs:
             done=0,
             created_at=datetime.now(UTC),
         )
-        await self._in_thread(self._store.add, record, idempotency_key)
+        if not await self._in_thread(self._store.add, record, idempotency_key):
+            return await self.submit(spec, idempotency_key)  # the same request came twice at once
         self._metrics.audits.labels(AuditState.QUEUED).inc()
         self._runner.wake()
         return record
@@ -166,22 +137,6 @@ class AuditJobs:
             uploaded = await self.uploads.get(dataset.removeprefix(PREFIX))
             return await asyncio.to_thread(uploaded.load)
         return await asyncio.to_thread(load, dataset, self._settings.data_dir)
-
-    async def delete_dataset(self, set_id: str) -> None:
-        """Delete an uploaded data set.
-
-        Raises:
-            UploadUnknown.
-            DatasetInUse: an audit still needs it.
-        """
-        async with self._accepting:
-            user = await self._in_thread(self._store.pending_on, PREFIX + set_id)
-            if user is not None:
-                raise DatasetInUse(
-                    f"the audit {user.id} is {user.state} and needs this data set; wait for its "
-                    "end, or cancel it"
-                )
-            await self.uploads.delete(set_id)
 
     async def newest(self) -> list[AuditRecord]:
         """The last audits, newest first."""
@@ -207,13 +162,15 @@ class AuditJobs:
 
         Raises:
             AuditUnknown.
-            AuditEnded: it succeeded or failed before.
+            Conflict: it succeeded or failed before.
         """
         await self.get(audit_id)
         await self._runner.cancel(audit_id)
         record = await self.get(audit_id)
         if record.state is not AuditState.CANCELLED:
-            raise AuditEnded(f"the audit has {record.state} and cannot be cancelled any more")
+            raise Conflict(
+                f"the audit has {record.state} and cannot be cancelled any more", code="audit_ended"
+            )
         return record
 
     def eta_s(self, record: AuditRecord) -> float | None:
@@ -231,7 +188,7 @@ class AuditJobs:
         return self._partial[2]
 
     async def report(self, record: AuditRecord) -> Report:
-        """The report of a finished audit; raises AuditNotFinished."""
+        """The report of a finished audit; raises Conflict."""
         finished = await self._in_thread(self._store.result, record.id)
         if finished is not None:
             return finished
@@ -241,7 +198,7 @@ class AuditJobs:
             reason = f"it has {record.state}"
         else:
             reason = f"it is {record.state}; wait until it has succeeded"
-        raise AuditNotFinished(f"the audit has no report: {reason}")
+        raise Conflict(f"the audit has no report: {reason}", code="audit_not_finished")
 
     def rows(self, record: AuditRecord) -> Iterator[list[Row]]:
         """The rows so far, shard by shard; the iterator blocks for the disk: use it in a thread.
@@ -272,8 +229,9 @@ class AuditJobs:
 
 def _same_request(known: AuditRecord, spec: AuditSpec) -> AuditRecord:
     if known.spec != spec:
-        raise IdempotencyKeyReused(
+        raise Invalid(
             f"this Idempotency-Key came with another request before, for the audit {known.id}; "
-            "use a new key"
+            "use a new key",
+            code="idempotency_key_reused",
         )
     return known

@@ -1,5 +1,8 @@
-"""An audit as the service knows it: its state, its request, how far it is."""
+"""An audit as the service knows it: its state, its request, how far it is; and who hears of
+changes."""
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -44,3 +47,33 @@ class AuditRecord:
     """How often its process ended without a word and was replaced."""
     rows_kept: bool = True
     """Whether the raw rows of its finished shards are still there: retention deletes them first."""
+
+
+class Changes:
+    """Counts the changes that this process makes to audits. Read `count`, then the database, then
+    wait `after` that count: nothing is missed in between, and nothing piles up for a slow reader.
+    """
+
+    POLL_S = 1.0
+    """Seconds after which to read again anyway: another process may have changed something."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._condition = asyncio.Condition()
+
+    @property
+    def count(self) -> int:
+        """Changes so far."""
+        return self._count
+
+    async def announce(self) -> None:
+        """Count one more, and wake up whoever waits."""
+        async with self._condition:
+            self._count += 1
+            self._condition.notify_all()
+
+    async def after(self, count: int) -> None:
+        """Return as soon as there are more changes than `count`, or after `POLL_S`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.POLL_S), self._condition:
+                await self._condition.wait_for(lambda: self._count > count)

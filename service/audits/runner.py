@@ -14,11 +14,9 @@ import structlog
 
 from fend.audit import ROWS, Report, Source, build_report
 from fend.errors import FendError
-from service.audits.changes import Changes
 from service.audits.executor import execute
 from service.audits.messages import AuditInputsChanged, ShardDone, Task
-from service.audits.record import AuditRecord, AuditState
-from service.audits.retention import apply_retention
+from service.audits.record import AuditRecord, AuditState, Changes
 from service.audits.served_check import OwnService, ServiceSilent, pictures_to_send, served_rows
 from service.audits.store import AuditStore
 from service.audits.tally import Tally
@@ -27,19 +25,19 @@ from service.datasets.uploaded_sets import UploadedSets
 from service.inference.engine import pick_device
 from service.inference.repository import Repository
 from service.runtime.metrics import Metrics
-from service.runtime.state import StateUnavailable
 from service.settings import Settings
+from service.state.database import Database, StateUnavailable
 
 RETRY_DELAY_S = 5.0
-"""After the disk refused a write."""
+"""Seconds between looks at the database after it refused."""
+
+POLL_S = 5.0
+"""Seconds between looks for an audit whose process is gone."""
+
+HEARTBEAT_S = 5.0
+"""Seconds between renewals of the lease of the audit that runs."""
 
 _T = TypeVar("_T")
-
-
-class AuditCrashed(FendError):
-    """A bug in Fend ended the audit."""
-
-    code = "audit_crashed"
 
 
 @dataclass
@@ -62,6 +60,7 @@ class AuditRunner:
         settings: Settings,
         repository: Repository,
         uploads: UploadedSets,
+        database: Database,
         store: AuditStore,
         metrics: Metrics,
         changes: Changes,
@@ -70,6 +69,7 @@ class AuditRunner:
         self._settings = settings
         self._repository = repository
         self._uploads = uploads
+        self._database = database
         self._store = store
         self._metrics = metrics
         self._changes = changes
@@ -116,40 +116,68 @@ class AuditRunner:
             self._metrics.robust_accuracy_bound.labels(*labels, "low").set(share.low)
             self._metrics.robust_accuracy_bound.labels(*labels, "high").set(share.high)
 
+    def apply_retention(self, now: datetime) -> None:
+        """Delete of ended audits what the settings keep no longer; blocks for the disk.
+
+        Trouble with the disk is logged only: the next audit's end tries again.
+        """
+        settings = self._settings
+        try:
+            rows = self._store.drop_rows(settings.keep_audit_rows)
+            audits = self._store.drop_audits(
+                settings.keep_audits, now - timedelta(days=settings.keep_audits_days)
+            )
+            if rows or audits:
+                self._database.give_back_space()
+                structlog.get_logger().info("old audits deleted", audits=audits, rows_of=rows)
+        except StateUnavailable as error:
+            structlog.get_logger().error("old audits cannot be deleted", reason=str(error))
+
     async def _run_forever(self) -> None:
         while True:
             self._wake.clear()
             try:
-                record = await self._in_thread(self._store.next_pending)
+                record = await self._in_thread(self._store.claim, datetime.now(UTC))
                 if record is None:
-                    await self._wake.wait()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._wake.wait(), POLL_S)
                 else:
                     await self._run_next(record)
             except StateUnavailable as error:
                 structlog.get_logger().error("audits wait for the disk", reason=str(error))
                 await asyncio.sleep(RETRY_DELAY_S)
                 # Attacking again what cannot be kept would only take processor time.
-                while not await self._in_thread(self._store.look_again):
+                while not await self._in_thread(self._database.look_again):
                     await asyncio.sleep(RETRY_DELAY_S)
                 structlog.get_logger().info("audits go on: there is room on the disk")
 
     async def _run_next(self, record: AuditRecord) -> None:
-        """Run one audit until it ends, or until `cancel` or `stop` cancels its task."""
+        """Run one audit until it ends, or until `cancel`, `stop` or the loss of its lease cancels
+        its task."""
         task = asyncio.create_task(self._run(record), name=f"audit {record.id}")
         whole = record.state is AuditState.QUEUED
         self._running = _Run(record.id, task, time.monotonic(), record.done, whole)
+        lease = asyncio.create_task(self._keep_lease(record.id, task))
         try:
             await asyncio.wait([task])
         finally:
             self._running = None
+            lease.cancel()
             task.cancel()
-            await asyncio.wait([task])
+            await asyncio.wait([task, lease])
+            with suppress(StateUnavailable):
+                await self._in_thread(self._store.release, record.id)
         if not task.cancelled():
             task.result()
 
+    async def _keep_lease(self, audit_id: str, task: asyncio.Task[None]) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            with suppress(StateUnavailable):  # whoever wants the audit finds the same trouble
+                if not await self._in_thread(self._store.renew, audit_id):
+                    task.cancel()
+
     async def _run(self, record: AuditRecord) -> None:
-        if not await self._in_thread(self._store.start, record.id, datetime.now(UTC)):
-            return  # cancelled a moment ago
         await self._changes.announce()
         log = structlog.get_logger().bind(audit=record.id, model=record.spec.model)
         log.info("audit runs", done=record.done, total=record.total)
@@ -167,7 +195,10 @@ class AuditRunner:
         except Exception:
             # A bug. It must not stop the audits behind this one, nor make this one run for ever.
             log.exception("audit crashed")
-            crash = AuditCrashed("an unexpected error ended this audit; the service's log has it")
+            crash = FendError(
+                "an unexpected error ended this audit; the service's log has it",
+                code="audit_crashed",
+            )
             await self._end(record.id, AuditState.FAILED, error=crash)
         else:
             log.info("audit succeeded", worst_case=report.worst_case.accuracy)
@@ -276,7 +307,7 @@ class AuditRunner:
             duration_s = (now - started_at).total_seconds()
             self._metrics.audit_duration.labels(state).observe(duration_s)
         await self._changes.announce()
-        await self._in_thread(apply_retention, self._store, self._settings, now)
+        await self._in_thread(self.apply_retention, now)
         return True
 
     def _started_at(self, record: AuditRecord, now: datetime) -> datetime | None:

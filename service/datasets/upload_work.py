@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, Field, TypeAdapter
 
 from fend.datasets import ImageSet, InvalidDatasetError, folder, npz
-from fend.errors import FendError
+from fend.errors import FendError, Unavailable
 from fend.images import DecodeLimits, InputSpec
 from service.datasets.archive import is_npz, open_archive, unpack
 from service.datasets.uploaded_set import SetSummary, UploadedSet
@@ -23,9 +23,10 @@ _UNPACKED = "unpacked"
 _KEPT = "kept"
 
 
-class DatasetStorageFull(FendError):
+class DatasetStorageFull(Unavailable):
     """There is no room for another uploaded data set."""
 
+    status = 507
     code = "dataset_storage_full"
 
 
@@ -58,6 +59,7 @@ class Refused(BaseModel, frozen=True):
 
     kind: Literal["refused"] = "refused"
     code: str
+    status: int
     message: str
 
 
@@ -78,7 +80,8 @@ def run(text: str, send_line: Callable[[bytes], None]) -> None:
     try:
         result: Kept | Refused = Kept(summary=_work(task))
     except FendError as error:
-        result = Refused(code=error.code, message=_public(str(error), task.folder))
+        message = _public(str(error), task.folder)
+        result = Refused(code=error.code, status=error.status, message=message)
     send_line(UPLOAD_RESULT.dump_json(result))
 
 

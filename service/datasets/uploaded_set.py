@@ -1,7 +1,6 @@
 """One uploaded data set on disk: a folder with `images.npz`, decoded and checked, and a summary."""
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +8,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 
-from fend.datasets import CorruptDatasetError, DatasetError, ImageSet, load
+from fend.datasets import ImageSet, load
+from fend.errors import Invalid, NotFound
+from fend.files import replace_atomically, sync
 
 PREFIX = "upload:"
 ID_DIGITS = 16
@@ -17,7 +18,7 @@ _IMAGES = "images.npz"
 _SUMMARY = "summary.json"
 
 
-class UploadUnknown(DatasetError):
+class UploadUnknown(NotFound):
     """No uploaded data set has this id."""
 
     code = "upload_unknown"
@@ -68,8 +69,7 @@ class UploadedSet:
                 labels=image_set.labels.numpy(),
                 label_names=np.array(image_set.label_names),
             )
-            file.flush()
-            os.fsync(file.fileno())
+        sync(folder / _IMAGES)
         count, channels, height_px, width_px = image_set.images.shape
         by_label = np.bincount(image_set.labels.numpy(), minlength=len(image_set.label_names))
         summary = SetSummary(
@@ -83,10 +83,7 @@ class UploadedSet:
             bytes=(folder / _IMAGES).stat().st_size,
             created_at=now,
         )
-        with (folder / _SUMMARY).open("xb") as file:
-            file.write(summary.model_dump_json().encode())
-            file.flush()
-            os.fsync(file.fileno())
+        replace_atomically(folder / _SUMMARY, summary.model_dump_json(), durable=True)
         return cls(folder, summary)
 
     @property
@@ -95,14 +92,15 @@ class UploadedSet:
         return f"npz:{self.folder / _IMAGES}"
 
     def load(self) -> ImageSet:
-        """The images; raises DatasetError."""
+        """The images; raises Invalid."""
         return self.checked(load(self.spec, None))
 
     def checked(self, image_set: ImageSet) -> ImageSet:
-        """What was read from `spec`, under its public name; raises CorruptDatasetError."""
+        """What was read from `spec`, under its public name; raises Invalid."""
         if image_set.digest != self.summary.digest:
-            raise CorruptDatasetError(
+            raise Invalid(
                 f"the file of the uploaded data set {self.summary.id} has changed on disk; delete "
-                "the set and upload it again"
+                "the set and upload it again",
+                code="dataset_corrupt",
             )
         return dataclasses.replace(image_set, name=PREFIX + self.summary.id)

@@ -1,23 +1,25 @@
 """The data sets that were uploaded: received, checked in a process of their own, kept, deleted.
 
-STATE/datasets/ID/             complete sets; a set appears here in one step
-STATE/datasets/.incoming-*     uploads in the works; thrown away when the service starts
+STATE/datasets/ID/              complete sets; a set appears here in one step
+STATE/datasets/.incoming-N-*    unfinished uploads of process N; deleted when it starts again
 """
 
 import asyncio
 import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from fend.bundles import Manifest
 from fend.datasets import InvalidDatasetError
-from fend.errors import FendError
+from fend.errors import Busy, Conflict, RemoteError, TooLarge
+from fend.files import sync
 from service.datasets.upload_work import (
     FILE,
     UPLOAD_RESULT,
@@ -27,51 +29,34 @@ from service.datasets.upload_work import (
     kept_folder,
 )
 from service.datasets.uploaded_set import ID_DIGITS, PREFIX, SetSummary, UploadedSet, UploadUnknown
-from service.runtime.state import StateUnavailable
 from service.runtime.worker_process import worker_process
 from service.settings import Priority, Settings
+from service.state.database import Database, StateUnavailable
+from service.state.tables import audits, is_pending, uploads
 
 FOLDER = "datasets"
 _INCOMING = ".incoming-"
+_INCOMING_OF_A_SLOT = re.compile(rf"{re.escape(_INCOMING)}\d+-")
 _ID = re.compile(f"[0-9a-f]{{{ID_DIGITS}}}")
 
 
-class DatasetTooLarge(FendError):
-    """The uploaded file is longer than the service takes."""
-
-    code = "dataset_too_large"
-
-
-class UploadBusy(FendError):
-    """Uploads are taken one at a time."""
-
-    code = "upload_busy"
-
-
-class UploadFailed(FendError):
-    """The worker refused the file; `code` is that of its error."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
 class UploadedSets:
-    """The folder of sets. `open` it before its use."""
+    """The sets: listed in the database, each with its images in a folder. `open` it before use."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
+        self._database = database
         self._folder = settings.state_dir.resolve() / FOLDER
         self._receiving = False
 
     async def open(self) -> None:
-        """Make the folder, and throw away what an interrupted upload left.
+        """Make the folder, delete what an interrupted upload left, list every set in it.
 
         Raises:
             StateUnavailable.
         """
         try:
-            await asyncio.to_thread(self._clean)
+            await asyncio.to_thread(self._open)
         except OSError as error:
             raise StateUnavailable(
                 f"{self._folder} cannot be used: {error}; set FEND_STATE_DIR to a writable folder"
@@ -85,11 +70,15 @@ class UploadedSets:
         With `model`, pictures are brought to what it takes and classes are counted by its labels.
 
         Raises:
-            DatasetError, UploadFailed: it is no data set, or not within the limits.
-            DatasetTooLarge, DatasetStorageFull, UploadBusy.
+            Invalid, RemoteError: it is no data set, or not within the limits.
+            TooLarge, DatasetStorageFull.
+            Busy: another one is being received.
         """
         if self._receiving:
-            raise UploadBusy("another data set is being uploaded; try again when that is done")
+            raise Busy(
+                "another data set is being uploaded; try again when that is done",
+                code="upload_busy",
+            )
         self._receiving = True
         try:
             async with self._incoming() as folder:
@@ -112,11 +101,14 @@ class UploadedSets:
         return await asyncio.to_thread(UploadedSet.read, self.folder_of(PREFIX + set_id))
 
     async def delete(self, set_id: str) -> None:
-        """Delete a set that no audit needs any more; raises UploadUnknown."""
+        """Delete a set.
+
+        Raises:
+            UploadUnknown.
+            Conflict: a queued or running audit needs it.
+        """
         folder = (await self.get(set_id)).folder
-        grave = self._folder / f"{_INCOMING}{set_id}"  # no new folder: the disk may be full
-        await asyncio.to_thread(os.rename, folder, grave)  # gone in one step
-        await asyncio.to_thread(shutil.rmtree, grave, True)
+        await asyncio.to_thread(self._delete, set_id, folder)
 
     def folder_of(self, dataset: str) -> Path:
         """Where the set that an audit calls `dataset` is; raises UploadUnknown."""
@@ -135,8 +127,9 @@ class UploadedSets:
             async for chunk in chunks:
                 received_bytes += len(chunk)
                 if received_bytes > self._settings.max_dataset_bytes:
-                    raise DatasetTooLarge(
-                        f"the upload has more than {self._settings.max_dataset_bytes} bytes"
+                    raise TooLarge(
+                        f"the upload has more than {self._settings.max_dataset_bytes} bytes",
+                        code="dataset_too_large",
                     )
                 self._check_room(used_bytes + received_bytes)
                 await asyncio.to_thread(file.write, chunk)
@@ -160,7 +153,7 @@ class UploadedSets:
         if target.exists():
             return (await self.get(summary.id)).summary, False
         self._check_room(sum(kept.bytes for kept in await self.all()) + summary.bytes)
-        await asyncio.to_thread(_move, kept_folder(task), target)
+        await asyncio.to_thread(self._keep, kept_folder(task), target, summary)
         return summary, True
 
     def _check_room(self, needed_bytes: int) -> None:
@@ -173,24 +166,74 @@ class UploadedSets:
     @asynccontextmanager
     async def _incoming(self) -> AsyncIterator[Path]:
         """A folder of its own on the same disk, which is gone afterwards."""
-        path = Path(tempfile.mkdtemp(prefix=_INCOMING, dir=self._folder))
+        path = Path(tempfile.mkdtemp(prefix=self._incoming_prefix, dir=self._folder))
         try:
             yield path
         finally:
             await asyncio.to_thread(shutil.rmtree, path, True)
 
-    def _all(self) -> list[SetSummary]:
-        names = [path.name for path in self._folder.iterdir() if _ID.fullmatch(path.name)]
-        found = []
-        for name in names:
-            with suppress(UploadUnknown):  # deleted a moment ago
-                found.append(UploadedSet.read(self._folder / name).summary)
-        return sorted(found, key=lambda summary: summary.created_at, reverse=True)
+    @property
+    def _incoming_prefix(self) -> str:
+        return f"{_INCOMING}{self._database.slot}-"
 
-    def _clean(self) -> None:
+    def _keep(self, folder: Path, target: Path, summary: SetSummary) -> None:
+        """Put a complete set in its place, so that it is there after a power loss too."""
+        os.rename(folder, target)
+        if os.name == "posix":
+            sync(target.parent)
+        try:
+            self._list([summary])
+        except StateUnavailable as error:
+            shutil.rmtree(target, ignore_errors=True)
+            raise DatasetStorageFull(str(error)) from error
+
+    def _list(self, new: list[SetSummary]) -> None:
+        rows = [
+            {"id": s.id, "created_at": s.created_at, "bytes": s.bytes, "text": s.model_dump_json()}
+            for s in new
+        ]
+        statement = self._database.insert(uploads).values(summary=sa.bindparam("text"))
+        with self._database.writing() as db:
+            db.execute(statement.on_conflict_do_nothing(), rows)
+
+    def _delete(self, set_id: str, folder: Path) -> None:
+        """In one transaction with the question whether an audit needs it. The files go first: on a
+        full disk they make the room that the database needs."""
+        this = uploads.c.id == set_id
+        users = sa.select(audits.c.id, audits.c.state).where(
+            is_pending, audits.c.dataset == PREFIX + set_id
+        )
+        with self._database.writing() as db:
+            db.execute(sa.select(uploads.c.id).where(this).with_for_update())
+            user = db.execute(users).first()
+            if user is not None:
+                raise Conflict(
+                    f"the audit {user.id} is {user.state} and needs this data set; wait for its "
+                    "end, or cancel it",
+                    code="dataset_in_use",
+                )
+            grave = self._folder / f"{self._incoming_prefix}{set_id}"
+            os.rename(folder, grave)  # gone in one step; no new folder: the disk may be full
+            shutil.rmtree(grave, ignore_errors=True)
+            db.execute(sa.delete(uploads).where(this))
+
+    def _all(self) -> list[SetSummary]:
+        with self._database.reading() as db:
+            newest_first = sa.select(uploads.c.summary).order_by(uploads.c.created_at.desc())
+            found = [SetSummary.model_validate_json(text) for text in db.scalars(newest_first)]
+        return [summary for summary in found if (self._folder / summary.id).is_dir()]
+
+    def _open(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in self._folder.glob(f"{_INCOMING}*"):
-            shutil.rmtree(path)
+            ours = path.name.startswith(self._incoming_prefix)
+            if ours or not _INCOMING_OF_A_SLOT.match(path.name):
+                shutil.rmtree(path)
+        # Sets of an older version, or of a process that died before it could list one.
+        listed = {summary.id for summary in self._all()}
+        found = [path for path in self._folder.iterdir() if _ID.fullmatch(path.name)]
+        if new := [UploadedSet.read(path).summary for path in found if path.name not in listed]:
+            self._list(new)
 
 
 async def _check(task: UploadTask, priority: Priority) -> SetSummary:
@@ -204,17 +247,5 @@ async def _check(task: UploadTask, priority: Priority) -> SetSummary:
             )
         result = UPLOAD_RESULT.validate_json(line)
     if isinstance(result, Refused):
-        raise UploadFailed(result.code, result.message)
+        raise RemoteError(result.message, code=result.code, status=result.status)
     return result.summary
-
-
-def _move(folder: Path, target: Path) -> None:
-    """Put a complete set in its place, so that it is there after a power loss too."""
-    os.rename(folder, target)
-    if sys.platform == "win32":
-        return
-    directory = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -76,7 +76,7 @@ class Certifier:
         `deadline_s` is on the clock of `time.monotonic`. Cancelling gives the work up.
 
         Raises:
-            NotCertifiable: the bundle has no sigma.
+            Invalid (`not_certifiable`): the bundle has no sigma.
             DeadlineExceeded.
         """
         given_up = threading.Event()

@@ -1,15 +1,10 @@
-"""Which version of each model somebody chose: `active.json` in the state folder, so that a restart
-keeps it."""
+"""Which version of each model somebody chose to serve; a restart keeps it."""
 
-import json
-import os
-from pathlib import Path
+import sqlalchemy as sa
+from pydantic import BaseModel, ConfigDict
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-
-from service.runtime.state import StateUnavailable
-
-FILE = "active.json"
+from service.state.database import Database
+from service.state.tables import active_versions
 
 
 class Choice(BaseModel):
@@ -25,50 +20,25 @@ class Choice(BaseModel):
     """Where none is active: the version that served last."""
 
 
-_CHOICES = TypeAdapter(dict[str, Choice])
-
-
 class Choices:
-    """The file of decisions; a model without one serves what is in its folder itself."""
+    """All decisions; a model without one serves what is in its folder itself. The methods block,
+    and raise StateUnavailable."""
 
-    def __init__(self, state_dir: Path) -> None:
-        self._path = state_dir / FILE
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def read(self) -> dict[str, Choice]:
-        """All decisions, by model.
-
-        Raises:
-            StateUnavailable.
-        """
-        try:
-            return _CHOICES.validate_json(self._path.read_bytes())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValidationError) as error:
-            raise StateUnavailable(
-                f"{self._path} cannot be read: {error}; repair it, or delete it to serve what is "
-                "in the folder of each model itself"
-            ) from error
+        """All decisions, by model."""
+        with self._database.reading() as db:
+            rows = db.execute(sa.select(active_versions)).mappings().all()
+        return {row["model"]: Choice(**row) for row in rows}
 
     def write(self, name: str, choice: Choice) -> None:
-        """Keep the decision for one model; whole or not at all.
-
-        Raises:
-            StateUnavailable.
-        """
-        choices = self.read() | {name: choice}
-        text = json.dumps({key: value.model_dump() for key, value in choices.items()}, indent=2)
-        staging = self._path.with_suffix(".new")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with staging.open("w") as file:
-                file.write(text + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(staging, self._path)
-        except OSError as error:
-            staging.unlink(missing_ok=True)
-            raise StateUnavailable(
-                f"{self._path} cannot be written: {error}; nothing was changed; make room on its "
-                "disk and try again"
-            ) from error
+        """Keep the decision for one model."""
+        values = choice.model_dump()
+        with self._database.writing() as db:
+            db.execute(
+                self._database.insert(active_versions)
+                .values(model=name, **values)
+                .on_conflict_do_update(index_elements=["model"], set_=values)
+            )

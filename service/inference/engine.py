@@ -105,7 +105,7 @@ class Engine:
         """A forward pass of a known image.
 
         Raises:
-            AnswerNotFinite, BundleIncompatible: the model does not work.
+            AnswerNotFinite, Unavailable (`bundle_incompatible`): the model does not work.
         """
         [outcome] = await self.infer([self._canary])
         if isinstance(outcome, AnswerNotFinite):

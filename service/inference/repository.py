@@ -95,7 +95,8 @@ class Repository:
         if isinstance(model, RefusedModel):
             raise type(model.error)(
                 f"the bundle of model {name!r} was refused when the service started; "
-                "the service's log says why. An administrator can repair and activate it"
+                "the service's log says why. An administrator can repair and activate it",
+                code=model.error.code,
             )
         return model
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fend.bundles import Bundle, BundleCorrupt, BundleIncompatible, Manifest, card_of, load_bundle
-from fend.errors import FendError
+from fend.bundles import Bundle, Manifest, card_of, load_bundle
+from fend.errors import FendError, Unavailable
 from service.inference.batcher import Batcher
 from service.inference.engine import Answer, Engine, pick_device
 from service.inference.threads import most_threads
@@ -81,18 +81,19 @@ class ModelLoader:
         """Verify, load and warm the bundle in `folder` as the model `name`; its queue has started.
 
         Raises:
-            BundleError, AnswerNotFinite: it does not work.
+            Unavailable, AnswerNotFinite: it does not work.
         """
         settings = self._settings
         try:
             bundle = await asyncio.to_thread(load_bundle, folder, self._device)
             card = card_of(folder)
         except (OSError, UnicodeDecodeError) as error:
-            raise BundleCorrupt(f"{folder} cannot be read: {error}") from error
+            raise Unavailable(f"{folder} cannot be read: {error}", code="bundle_corrupt") from error
         if bundle.manifest.name != name:
-            raise BundleIncompatible(
+            raise Unavailable(
                 f"the folder {folder} holds the model {bundle.manifest.name!r}, not {name!r}; "
-                "put it into a folder of that name"
+                "put it into a folder of that name",
+                code="bundle_incompatible",
             )
         limits = settings.limits_of(name)
         engine = Engine(
@@ -102,8 +103,8 @@ class ModelLoader:
         try:
             await engine.warm_up(limits.max_batch)
         except RuntimeError as error:
-            raise BundleIncompatible(
-                f"{folder}: the networks do not fit together: {error}"
+            raise Unavailable(
+                f"{folder}: the networks do not fit together: {error}", code="bundle_incompatible"
             ) from error
         batcher: Batcher[Tensor, Answer] = Batcher(
             engine.infer,

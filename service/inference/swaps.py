@@ -85,7 +85,7 @@ class Swaps:
         ever chosen, the one in the model's folder. One that serves already stays as it is.
 
         Raises:
-            BundleMissing, BundleCorrupt: there is no such version, and what `activate` does.
+            Unavailable: there is no such version, and what `activate` does.
         """
         async with self._change():
             await self._repository.look_for_new()
@@ -118,7 +118,7 @@ class Swaps:
         """Serve what another process of this service has decided.
 
         Raises:
-            StateUnavailable, VersionUnknown, BundleError: it cannot be; what served before does.
+            StateUnavailable, VersionUnknown, Unavailable: it cannot be; what served before does.
         """
         async with self._changing:
             await self._repository.look_for_new()

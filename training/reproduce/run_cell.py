@@ -17,16 +17,17 @@ from filelock import FileLock
 from rich.console import Console
 
 from fend import __version__
-from fend.audit import AuditJob, KeepInFolder, Report, audit_report
+from fend.audit import Report
+from fend.audit.index_ranges import from_ranges
 from fend.audit.report import Share
-from fend.audit.rows.index_ranges import from_ranges
-from fend.audit.work.surrogates import SEED as SURROGATE_SEED
+from fend.audit.surrogates import SEED as SURROGATE_SEED
 from fend.bundles import MANIFEST, Manifest, load_bundle, read_manifest
 from fend.datasets import load
 from fend.threat import Knowledge
 from training.data import load_splits
 from training.line import run_recipe
 from training.recipe import Recipe
+from training.reproduce.audited import audited
 from training.reproduce.cells import Cell
 from training.reproduce.detection import detections
 from training.reproduce.marks import to_marks
@@ -85,10 +86,7 @@ def run_cell(cell: Cell, places: Places, say: Say = lambda _: None) -> None:
             white_box_audit(cell, manifest.name, epsilon),
         )
         paper, white = (
-            audit_report(
-                AuditJob(spec, bundle_dir, places.data_dir, places.device),
-                keep=KeepInFolder(audits / f"{number}-{epsilon:g}"),
-            )
+            audited(spec, bundle_dir, places.data_dir, device, audits / f"{number}-{epsilon:g}")
             for number, spec in enumerate(specs)
         )
         threats.append(_under(epsilon, paper, white))

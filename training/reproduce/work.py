@@ -1,7 +1,11 @@
 """The cells, one after another or in several processes, with a progress bar."""
 
+import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 
 import torch
@@ -15,7 +19,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from fend.audit.executors import process_pool
 from fend.errors import FendError
 from training.reproduce.cells import Cell
 from training.reproduce.result import is_done
@@ -41,12 +44,19 @@ def run_cells(
                 _note(failed, cell, _run(cell, places, say), console)
                 advance()
             return failed
-        with process_pool(min(workers, len(todo))) as pool:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(
+            min(workers, len(todo)), context, initializer=_end_with, initargs=(os.getpid(),)
+        ) as pool:
             futures = {pool.submit(_run, cell, places): cell for cell in todo}
             say(f"{workers} processes")
-            for future in as_completed(futures):
-                _note(failed, futures[future], future.result(), console)
-                advance()
+            try:
+                for future in as_completed(futures):
+                    _note(failed, futures[future], future.result(), console)
+                    advance()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     return failed
 
 
@@ -66,6 +76,17 @@ def _note(failed: dict[str, str], cell: Cell, problem: str | None, console: Cons
     else:
         failed[cell.name] = problem
         console.print(f"[red]not run[/] {cell.name}: {problem}", highlight=False)
+
+
+def _end_with(parent: int) -> None:
+    """Stop this process where the one that started it is gone (killed with -9, say)."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ threads. So a reader answers the questions that come first, and hands on the par
 from dataclasses import dataclass
 from typing import Literal
 
-from fend.images.errors import ImageCorrupt, ImageTooManyPixels
+from fend.errors import Invalid, TooLarge
 
 ImageFormat = Literal["png", "jpeg", "webp", "bmp"]
 
@@ -41,12 +41,17 @@ def check_size(height_px: int, width_px: int, max_pixels: int) -> None:
     """Call as soon as the size is known.
 
     Raises:
-        ImageTooManyPixels, ImageCorrupt: (zero or negative size).
+        TooLarge: `image_too_many_pixels`.
+        Invalid: `image_corrupt`, for a size of zero or less.
     """
     if height_px < 1 or width_px < 1:
-        raise ImageCorrupt(f"The image claims to be {width_px}x{height_px} pixels. Save it again.")
+        raise Invalid(
+            f"The image claims to be {width_px}x{height_px} pixels. Save it again.",
+            code="image_corrupt",
+        )
     if height_px * width_px > max_pixels:
-        raise ImageTooManyPixels(
+        raise TooLarge(
             f"The image has {width_px}x{height_px} = {width_px * height_px} pixels, "
-            f"at most {max_pixels} are accepted. Scale it down."
+            f"at most {max_pixels} are accepted. Scale it down.",
+            code="image_too_many_pixels",
         )

@@ -3,12 +3,7 @@
 import re
 import struct
 
-from fend.images.errors import (
-    ImageCorrupt,
-    ImageMultiFrame,
-    ImageTruncated,
-    UnsupportedImageFormat,
-)
+from fend.errors import Invalid, Unsupported
 from fend.images.formats.container import MAX_PARTS, Container, check_size
 from fend.images.formats.tiff_tags import NUMBER_OF_IMAGES, read_orientation, read_tag
 
@@ -32,7 +27,9 @@ def read_jpeg(data: bytes, max_pixels: int) -> Container:
     """Reduce a JPEG to tables, frame header and scans; what follows its end marker is dropped.
 
     Raises:
-        ImageTooManyPixels, ImageTruncated, ImageCorrupt, ImageMultiFrame, UnsupportedImageFormat.
+        Invalid: `image_truncated`, `image_corrupt` or `image_multi_frame`.
+        TooLarge: `image_too_many_pixels`.
+        Unsupported: more than 50 scans.
     """
     kept = [data[:2]]
     size_px: tuple[int, int] | None = None
@@ -43,7 +40,7 @@ def read_jpeg(data: bytes, max_pixels: int) -> Container:
     for _ in range(MAX_PARTS):
         marker = _MARKER.search(data, position)
         if marker is None:
-            raise ImageTruncated("The JPEG ends early. Send the whole file.")
+            raise Invalid("The JPEG ends early. Send the whole file.", code="image_truncated")
         code, position = data[marker.end() - 1], marker.end()
         if code == _END:
             break
@@ -51,13 +48,15 @@ def read_jpeg(data: bytes, max_pixels: int) -> Container:
             continue
         segment_end = position + int.from_bytes(data[position : position + 2], "big")
         if segment_end > len(data) or position + 2 > len(data):
-            raise ImageTruncated("The JPEG ends early. Send the whole file.")
+            raise Invalid("The JPEG ends early. Send the whole file.", code="image_truncated")
         body = data[position + 2 : segment_end]
         position = max(segment_end, position + 2)
 
         if code in _FRAME_HEADERS:
             if size_px is not None or len(body) < 6:
-                raise ImageCorrupt("The JPEG's frame header is damaged. Save it again.")
+                raise Invalid(
+                    "The JPEG's frame header is damaged. Save it again.", code="image_corrupt"
+                )
             size_px = struct.unpack_from(">HH", body, 1)
             check_size(*size_px, max_pixels)
         elif code == _APP1 and body.startswith(b"Exif\0\0"):
@@ -70,18 +69,24 @@ def read_jpeg(data: bytes, max_pixels: int) -> Container:
             scans += 1
             first_scan = first_scan or marker.start()
             if scans > _MAX_SCANS:
-                raise UnsupportedImageFormat(
-                    f"The JPEG has more than {_MAX_SCANS} scans. Save it as a baseline JPEG."
+                raise Unsupported(
+                    f"The JPEG has more than {_MAX_SCANS} scans. Save it as a baseline JPEG.",
+                    code="unsupported_image_format",
                 )
         if not scans and code not in _DROPPED:
             kept.append(data[marker.start() : position])
     else:
-        raise ImageCorrupt(f"The JPEG has more than {MAX_PARTS} segments. Save it again.")
+        raise Invalid(
+            f"The JPEG has more than {MAX_PARTS} segments. Save it again.", code="image_corrupt"
+        )
 
     if size_px is None or not scans:
-        raise ImageCorrupt("The JPEG holds no picture. Save it again.")
+        raise Invalid("The JPEG holds no picture. Save it again.", code="image_corrupt")
     if pictures > 1 and not gain_map:
-        raise ImageMultiFrame(f"The JPEG holds {pictures} pictures. Send one picture a file.")
+        raise Invalid(
+            f"The JPEG holds {pictures} pictures. Send one picture a file.",
+            code="image_multi_frame",
+        )
     return Container(
         format="jpeg",
         stream=b"".join(kept) + data[first_scan:position],

@@ -2,7 +2,7 @@
 
 import struct
 
-from fend.images.errors import ImageCorrupt, ImageMultiFrame, ImageTruncated
+from fend.errors import Invalid
 from fend.images.formats.container import MAX_PARTS, Container, check_size
 from fend.images.formats.tiff_tags import read_orientation
 
@@ -17,15 +17,16 @@ def read_webp(data: bytes, max_pixels: int) -> Container:
     """Size, orientation and number of frames of a WebP.
 
     Raises:
-        ImageTooManyPixels, ImageTruncated, ImageCorrupt, ImageMultiFrame.
+        Invalid: `image_truncated`, `image_corrupt` or `image_multi_frame`.
+        TooLarge: `image_too_many_pixels`.
     """
     if len(data) < 30:
-        raise ImageTruncated("The WebP ends early. Send the whole file.")
+        raise Invalid("The WebP ends early. Send the whole file.", code="image_truncated")
     height_px, width_px = _size(data)
     check_size(height_px, width_px, max_pixels)
     file_end = 8 + int.from_bytes(data[4:8], "little")
     if file_end > len(data):
-        raise ImageTruncated("The WebP ends early. Send the whole file.")
+        raise Invalid("The WebP ends early. Send the whole file.", code="image_truncated")
 
     orientation = 1
     position = 12
@@ -35,12 +36,16 @@ def read_webp(data: bytes, max_pixels: int) -> Container:
         kind, length = struct.unpack_from("<4sI", data, position)
         body_end = position + 8 + length
         if kind in (b"ANIM", b"ANMF") or (kind == b"VP8X" and data[20] & _ANIMATION_FLAG):
-            raise ImageMultiFrame("The WebP is an animation. Send one still picture.")
+            raise Invalid(
+                "The WebP is an animation. Send one still picture.", code="image_multi_frame"
+            )
         if kind == b"EXIF":
             orientation = read_orientation(data[position + 8 : body_end])
         position = body_end + length % 2
     else:
-        raise ImageCorrupt(f"The WebP has more than {MAX_PARTS} chunks. Save it again.")
+        raise Invalid(
+            f"The WebP has more than {MAX_PARTS} chunks. Save it again.", code="image_corrupt"
+        )
     return Container(
         format="webp", stream=data, size_px=(height_px, width_px), orientation=orientation
     )
@@ -58,4 +63,4 @@ def _size(data: bytes) -> tuple[int, int]:
     if kind == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
         width, height = struct.unpack_from("<HH", data, 26)
         return height & 0x3FFF, width & 0x3FFF
-    raise ImageCorrupt("The WebP does not begin with a picture. Save it again.")
+    raise Invalid("The WebP does not begin with a picture. Save it again.", code="image_corrupt")

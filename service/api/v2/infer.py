@@ -118,7 +118,7 @@ def _read(body: bytes, header_length: str | None, model: ServingModel, most: int
     """What `body` asks of `model`.
 
     Raises:
-        ProtocolInvalid, TopKInvalid, TooManyImages.
+        ProtocolInvalid, Invalid, TooManyImages.
     """
     header, binary = split(body, header_length)
     content = model.manifest.content

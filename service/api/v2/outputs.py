@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from fastapi.responses import JSONResponse, Response
 
-from fend.answers import TopKInvalid
 from fend.bundles import Content
+from fend.errors import Invalid
 from service.api.answering import Answered
 from service.api.v2.binary import pack_bytes, pack_fp32, pack_int64
 from service.api.v2.protocol import (
@@ -83,7 +83,7 @@ def check_outputs(wanted: Sequence[InferOutput], content: Content) -> None:
     """Find what cannot be given before anything is computed.
 
     Raises:
-        ProtocolInvalid, TopKInvalid.
+        ProtocolInvalid, Invalid.
     """
     names = [output.name for output in wanted]
     if len(set(names)) < len(names):
@@ -102,9 +102,10 @@ def check_outputs(wanted: Sequence[InferOutput], content: Content) -> None:
                 "ask for that of probabilities or undefended_probabilities"
             )
         if count > len(content.labels):
-            raise TopKInvalid(
+            raise Invalid(
                 f"classification is {count}, and the model has {len(content.labels)} labels; "
-                "ask for fewer"
+                "ask for fewer",
+                code="top_k_invalid",
             )
 
 

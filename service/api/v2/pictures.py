@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fend.images import DecodeLimits, ImageError, InputSpec
+from fend.errors import FendError
+from fend.images import DecodeLimits, InputSpec
 from service.api.uploads import (
     Picture,
     PictureReader,
-    TensorInvalid,
     TooManyImages,
     Upload,
     read_picture,
@@ -142,8 +142,8 @@ def _numbered(index: int, reader: PictureReader, spec: InputSpec, limits: Decode
     """The picture, or its error with its place among the others."""
     try:
         return reader(spec, limits)
-    except (ImageError, TensorInvalid) as error:
-        raise type(error)(f"image {index}, counted from 0: {error}") from error
+    except FendError as error:
+        raise type(error)(f"image {index}, counted from 0: {error}", code=error.code) from error
 
 
 def _size(spec: InputSpec) -> list[int]:

@@ -14,9 +14,8 @@ from PIL import Image
 
 from fend.attacks import APGD, FGSM, PGD, Square
 from fend.audit import AttackRow, AuditRowsInvalid, Timing
-from fend.audit.html import to_html
-from fend.audit.pictures import data_uri, perturbation_uri
-from fend.audit.plots import MOST_CLASSES
+from fend.audit.render.html import MOST_CLASSES, to_html
+from fend.audit.render.pictures import data_uri, perturbation_uri
 from fend.threat import Knowledge
 
 GREY, WHITE, QUERY = Knowledge.GREY_BOX, Knowledge.WHITE_BOX, Knowledge.QUERY

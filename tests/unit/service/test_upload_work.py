@@ -5,7 +5,7 @@ import json
 import stat
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fend.datasets import CorruptDatasetError
+from fend.errors import FendError, Invalid
 from fend.images import InputSpec
 from service.datasets.upload_work import FILE, UploadTask, run
 from service.datasets.uploaded_set import UploadedSet
+
+
+def code(name: str) -> Callable[[FendError], bool]:
+    return lambda error: error.code == name
+
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 DIGITS = tuple("0123456789")
@@ -125,7 +130,7 @@ def test_a_set_that_changed_on_disk_is_not_used(tmp_path: Path) -> None:
     work(tmp_path, zipped(FOLDERS))
     kept = UploadedSet.read(tmp_path / "kept")
     np.savez(kept.spec.removeprefix("npz:"), images=np.zeros((1, 2, 2), np.uint8), labels=[0])
-    with pytest.raises(CorruptDatasetError, match="changed on disk"):
+    with pytest.raises(Invalid, match="changed on disk", check=code("dataset_corrupt")):
         kept.load()
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fend.audit.rows.statistics import wilson_interval
+from fend.audit.statistics import wilson_interval
 from fend.threat import Knowledge
 from training.reproduce.estimates import difference, estimate, leaves_more
 from training.reproduce.figure import draw

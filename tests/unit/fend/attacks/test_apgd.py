@@ -1,6 +1,7 @@
 """APGD and the DLR loss: against PGD, a peer, known optima, and models that hide their gradient."""
 
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -8,12 +9,18 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fend.attacks import APGD, PGD, AttackInvalid, Objective, attack, needs_classes
+from fend.attacks import APGD, PGD, Objective, attack, needs_classes
+from fend.errors import FendError, Invalid
 from fend.threat import ThreatModel
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the peer's own imports warn
     import torchattacks
+
+
+def code(name: str) -> Callable[[FendError], bool]:
+    return lambda error: error.code == name
+
 
 DLR = Objective(loss="dlr")
 MARGIN = Objective(loss="margin")
@@ -226,7 +233,7 @@ def test_too_few_classes_are_refused_in_words(attacker, needed) -> None:
 
     attack(attacker, model(needed), images, labels, threat)
     message = f"{needed} classes or more, and the model has {needed - 1}"
-    with pytest.raises(AttackInvalid, match=message):
+    with pytest.raises(Invalid, match=message, check=code("attack_invalid")):
         attack(attacker, model(needed - 1), images, labels, threat)
 
 

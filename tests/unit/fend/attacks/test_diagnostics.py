@@ -9,20 +9,15 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fend.attacks import (
-    APGD,
-    BIM,
-    FGSM,
-    MIFGSM,
-    PGD,
-    AttackInvalid,
-    Noise,
-    Objective,
-    Square,
-    attack,
-)
+from fend.attacks import APGD, BIM, FGSM, MIFGSM, PGD, Noise, Objective, Square, attack
 from fend.attacks.base import Access, Problem
+from fend.errors import FendError, Invalid
 from fend.threat import Norm, ThreatModel
+
+
+def code(name: str) -> Callable[[FendError], bool]:
+    return lambda error: error.code == name
+
 
 MARGIN = Objective(loss="margin")
 EPSILON = 0.1
@@ -296,7 +291,7 @@ def test_an_attack_that_returns_nan_is_refused(linear, images, labels) -> None:
         def perturb(self, problem: Problem) -> Tensor:
             return problem.images * float("nan")
 
-    with pytest.raises(AttackInvalid, match="ask returned NaN"):
+    with pytest.raises(Invalid, match="ask returned NaN", check=code("attack_invalid")):
         attack(Lost(moves=()), linear, images, labels, ThreatModel(epsilon=0.1))
 
 

@@ -1,5 +1,6 @@
 """The loss `feature_distance`: from beside the image, at no label, against models with features."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -7,19 +8,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fend.attacks import (
-    APGD,
-    BIM,
-    FGSM,
-    MIFGSM,
-    PGD,
-    AttackInvalid,
-    Noise,
-    Objective,
-    Square,
-    attack,
-)
+from fend.attacks import APGD, BIM, FGSM, MIFGSM, PGD, Noise, Objective, Square, attack
+from fend.errors import FendError, Invalid
 from fend.threat import ThreatModel
+
+
+def code(name: str) -> Callable[[FendError], bool]:
+    return lambda error: error.code == name
+
 
 FEATURES = Objective(loss="feature_distance")
 ATTACKS = [
@@ -116,7 +112,7 @@ def test_an_answer_does_not_depend_on_the_batch(digits, digit_batch) -> None:
 def test_a_model_without_features_is_refused_in_words(digits, digit_batch) -> None:
     message = r"objective\.loss: 'feature_distance' needs.*`features`, and Sequential has none"
     for attacker in ATTACKS:
-        with pytest.raises(AttackInvalid, match=message):
+        with pytest.raises(Invalid, match=message, check=code("attack_invalid")):
             attack(attacker, digits.network, *digit_batch, ThreatModel(epsilon=0.1))
 
 

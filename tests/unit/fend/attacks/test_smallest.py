@@ -1,12 +1,20 @@
 """What all attacks for the smallest perturbation promise: FAB, DeepFool, C&W and HopSkipJump."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from fend.attacks import CWL2, FAB, AttackInvalid, AttackSpec, DeepFool, HopSkipJump, attack
+from fend.attacks import CWL2, FAB, AttackSpec, DeepFool, HopSkipJump, attack
+from fend.errors import FendError, Invalid
 from fend.threat import ThreatModel
+
+
+def code(name: str) -> Callable[[FendError], bool]:
+    return lambda error: error.code == name
+
 
 CW = CWL2(searches=3, steps=30, step_size=0.05, initial_c=0.3)
 HSJ = HopSkipJump(queries=250, probes=20)
@@ -177,5 +185,5 @@ def test_a_loss_that_would_play_no_part_is_refused(name) -> None:
 def test_cw_is_refused_for_linf() -> None:
     images, model = linear((1, 3, 5))
     labels = model(images).argmax(1)
-    with pytest.raises(AttackInvalid, match="cw_l2 is made for l2"):
+    with pytest.raises(Invalid, match="cw_l2 is made for l2", check=code("attack_invalid")):
         attack(CW, model, images, labels, ThreatModel(epsilon=0.1))

@@ -1,12 +1,19 @@
 """Square: its limits, its reach, and that it works where there is no gradient at all."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fend.attacks import AttackInvalid, Noise, Objective, Square, attack
+from fend.attacks import Noise, Objective, Square, attack
 from fend.audit import AuditSpecInvalid, from_request
+from fend.errors import FendError, Invalid
 from fend.threat import ThreatModel
+
+
+def code(name: str) -> Callable[[FendError], bool]:
+    return lambda error: error.code == name
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.03, 0.3])
@@ -146,7 +153,11 @@ def test_squares_shrink_with_the_budget_not_with_the_count() -> None:
 
 def test_l2_is_refused_before_and_within_an_audit() -> None:
     images, labels = torch.full((1, 1, 2, 2), 0.5), torch.zeros(1, dtype=torch.long)
-    with pytest.raises(AttackInvalid, match=r"square is made for linf, and threat\.norm is l2"):
+    with pytest.raises(
+        Invalid,
+        match=r"square is made for linf, and threat\.norm is l2",
+        check=code("attack_invalid"),
+    ):
         attack(
             Square(), lambda batch: batch.flatten(1), images, labels,
             ThreatModel(norm="l2", epsilon=1),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,21 +15,17 @@ import torch
 from typer.testing import CliRunner
 
 from fend.bundle_cli import app
-from fend.bundles import (
-    BundleCorrupt,
-    BundleError,
-    BundleIncompatible,
-    BundleMissing,
-    SuspicionRule,
-    load_bundle,
-    read_manifest,
-    save_bundle,
-)
-from fend.bundles.add import BundleExists, ModelsDirUnusable, add_bundle
-from fend.bundles.files import ArchiveInvalid, BundleTooLarge
+from fend.bundles import SuspicionRule, load_bundle, read_manifest, save_bundle
+from fend.bundles.add import add_bundle
 from fend.bundles.versions import find_bundle
+from fend.errors import FendError, Invalid, Unavailable
 from fend.images import InputSpec
 from fend.models import build
+
+
+def code(name: str) -> Callable[[FendError], bool]:
+    return lambda error: error.code == name
+
 
 FILES = ["README.md", "classifier.safetensors", "denoiser.safetensors", "manifest.json"]
 
@@ -101,15 +98,15 @@ def test_a_new_model_is_found_by_its_name(source, tmp_path) -> None:
     assert find_bundle("tiny", tmp_path / "new") == (folder, manifest)
     save(source, seed=2)
     add_bundle(source, tmp_path / "new")
-    with pytest.raises(BundleMissing, match="several versions"):
+    with pytest.raises(Unavailable, match="several versions", check=code("bundle_missing")):
         find_bundle("tiny", tmp_path / "new")
 
 
 def test_the_same_version_again_is_refused(source, models) -> None:
     add_bundle(source, models)
-    with pytest.raises(BundleExists, match=r"versions/[0-9a-f]{64}"):
+    with pytest.raises(Invalid, match=r"versions/[0-9a-f]{64}", check=code("bundle_exists")):
         add_bundle(source, models)
-    with pytest.raises(BundleExists, match="models/tiny;"):
+    with pytest.raises(Invalid, match="models/tiny;", check=code("bundle_exists")):
         add_bundle(models / "tiny", models)
 
 
@@ -130,17 +127,21 @@ def test_what_does_not_work_is_not_put_in_place(source, models, tmp_path) -> Non
     three = InputSpec(channels=3, height_px=28, width_px=28, polarity="light_on_dark")
     save(tmp_path / "channels", seed=0, input_spec=three)
     for name, said in (("huge", "no finite answer"), ("labels", "10 classes"), ("channels", "fit")):
-        with pytest.raises(BundleIncompatible, match=said):
+        with pytest.raises(Unavailable, match=said, check=code("bundle_incompatible")):
             add_bundle(tmp_path / name, models)
     weights = source / "denoiser.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
-    with pytest.raises(BundleCorrupt, match=r"trained/tiny/denoiser\.safetensors"):
+    with pytest.raises(
+        Unavailable, match=r"trained/tiny/denoiser\.safetensors", check=code("bundle_corrupt")
+    ):
         add_bundle(source, models)
     weights.unlink()
-    with pytest.raises(BundleMissing, match=r"denoiser\.safetensors is missing"):
+    with pytest.raises(
+        Unavailable, match=r"denoiser\.safetensors is missing", check=code("bundle_missing")
+    ):
         add_bundle(source, models)
     for nothing in (tmp_path / "nowhere", tmp_path / "trained"):
-        with pytest.raises(BundleMissing):
+        with pytest.raises(Unavailable, check=code("bundle_missing")):
             add_bundle(nothing, models)
     assert sorted(path for path in models.rglob("*") if path.name != ".adding.lock") == before
 
@@ -181,7 +182,7 @@ def test_an_archive_cannot_write_elsewhere(models, tmp_path, entries, said, kind
                 member = zipfile.ZipInfo(info.name)
                 member.external_attr = modes.get(info.type, 0o100644) << 16
                 archive.writestr(member, data)
-    with pytest.raises((ArchiveInvalid, BundleMissing), match=said):
+    with pytest.raises((Invalid, Unavailable), match=said):
         add_bundle(packed, models)
     packed.unlink()
     lock = models / ".adding.lock"
@@ -198,7 +199,7 @@ def test_a_bomb_is_refused(source, models, tmp_path, kind) -> None:
         tarred(source, packed, "", "w:gz")
     else:
         packed = source
-    with pytest.raises(BundleTooLarge, match="1000000 bytes"):
+    with pytest.raises(Invalid, match="1000000 bytes", check=code("bundle_too_large")):
         add_bundle(packed, models, max_bytes=1_000_000)
 
 
@@ -210,12 +211,12 @@ def test_a_bomb_in_what_is_skipped_is_refused_too(models, tmp_path) -> None:
         info, data = entry("named", b"")
         info.pax_headers = {"comment": "x" * 10_000_000}
         archive.addfile(info)
-    with pytest.raises(BundleTooLarge):
+    with pytest.raises(Invalid, check=code("bundle_too_large")):
         add_bundle(packed, models, max_bytes=1_000_000)
     with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
         for number in range(1001):
             archive.writestr(str(number), b"")
-    with pytest.raises(BundleTooLarge, match="1000 entries"):
+    with pytest.raises(Invalid, match="1000 entries", check=code("bundle_too_large")):
         add_bundle(tmp_path / "many.zip", models)
 
 
@@ -229,13 +230,13 @@ def test_an_archive_that_ends_early_is_damaged(source, models, tmp_path, kind) -
     data = whole.read_bytes()
     for length in (0, 1, 10, 300, 1000, len(data) // 2, len(data) - 30_000):
         whole.write_bytes(data[:length])
-        with pytest.raises((ArchiveInvalid, BundleError)):
+        with pytest.raises((Invalid, Unavailable)):
             add_bundle(whole, models)
 
 
 def test_a_folder_that_cannot_be_written_is_said(source, tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ModelsDirUnusable, match="nothing was changed"):
+    with pytest.raises(Invalid, match="nothing was changed", check=code("models_dir_unusable")):
         add_bundle(source, tmp_path / "file")
 
 
@@ -304,9 +305,9 @@ def test_the_command_adds_lists_and_refuses(source, models) -> None:
         shown = runner.invoke(app, [*asked, *where]).output
         assert version in shown
         assert read_manifest(models / "tiny").version in shown
-    assert isinstance(runner.invoke(app, ["versions", "other", *where]).exception, BundleMissing)
-    assert isinstance(runner.invoke(app, ["add", str(source), *where]).exception, BundleExists)
+    assert runner.invoke(app, ["versions", "other", *where]).exception.code == "bundle_missing"
+    assert runner.invoke(app, ["add", str(source), *where]).exception.code == "bundle_exists"
     assert runner.invoke(app, ["add", str(source), *where, "--activate"]).exit_code == 2
     shutil.rmtree(models)
     os.mkdir(models)
-    assert isinstance(runner.invoke(app, ["list", *where]).exception, BundleMissing)
+    assert runner.invoke(app, ["list", *where]).exception.code == "bundle_missing"

@@ -1,1 +1,0 @@
-"""The work of an audit: a shard of images in, rows out."""
