@@ -6,15 +6,16 @@ only those are written, as plain files, into one folder.
 
 import gzip
 import re
-import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from fend.archives import BadArchive, check_plain, open_zip, path_inside
 from fend.bundles.bundle import CARD, MANIFEST
 from fend.errors import Invalid, Unavailable
 
@@ -81,12 +82,9 @@ class _Copy:
 
     def wanted(self, path: str) -> str | None:
         """The name of the bundle's file that an entry is; None for what is left out."""
-        parts = [part for part in path.split("/") if part != "."]
-        if path.startswith("/") or "\\" in path or ".." in parts:
-            raise Invalid(
-                f"{self._source} holds {path[:200]!r}, no path inside it", code="archive_invalid"
-            )
-        if len(parts) > 2 or not _WANTED.fullmatch(parts[-1] if parts else ""):
+        with _named(self._source):
+            parts = path_inside(path.removeprefix("./"))
+        if len(parts) > 2 or not _WANTED.fullmatch(parts[-1]):
             return None
         self._parents.add("/".join(parts[:-1]))
         if len(self._parents) > 1:
@@ -116,17 +114,13 @@ class _Copy:
 
 
 def _copy_zip(source: Path, copy: _Copy) -> None:
-    with _reading(source, lambda: zipfile.ZipFile(source)) as archive:
+    with _named(source), open_zip(source, MAX_ENTRIES) as archive:
         for info in archive.infolist():
             copy.count()
             name = None if info.is_dir() else copy.wanted(info.filename)
             if name is None:
                 continue
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG):
-                raise Invalid(
-                    f"{source} holds {name!r} as a link or no plain file", code="archive_invalid"
-                )
+            check_plain(info)
             with _reading(source, partial(archive.open, info)) as file:
                 copy.take(name, file)
 
@@ -166,6 +160,14 @@ class _Limited:
         if self._left_bytes < 0:
             raise self._copy.too_large()
         return block
+
+
+@contextmanager
+def _named(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except BadArchive as error:
+        raise Invalid(f"{source} {error}; copy or pack it again", code="archive_invalid") from error
 
 
 def _reading(source: Path, step: Callable[[], T]) -> T:

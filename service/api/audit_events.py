@@ -4,19 +4,20 @@ Nothing waits in memory for a reader: each time that it has taken what there was
 again from where it is. So a slow reader gets the same events as a fast one, only later.
 """
 
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, format_sse_event
 
 from service.api.problems import problem_docs
 from service.api.waiting import first_of
-from service.audits.event_log import Event, EventLog
+from service.audits.event_log import EventLog
 from service.audits.jobs import AuditJobs, AuditUnknown
 from service.runtime.lifecycle import Lifecycle
 
-MEDIA_TYPE = "text/event-stream"
 HEARTBEAT_S = 15.0
 RETRY_MS = 2000
 """How long a browser waits before it connects again."""
@@ -31,12 +32,12 @@ router = APIRouter(
 
 @router.get(
     "/{audit_id}/events",
-    response_class=StreamingResponse,
+    response_class=StreamingResponse,  # FastAPI would take the other one for a generator
     responses={
         200: {
             "description": "`state`, then `progress` and `partial` for each finished shard, then "
             "`end`. Ids count from 1 and stay the same over a restart of the service.",
-            "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+            "content": {EventSourceResponse.media_type: {"schema": {"type": "string"}}},
         },
         204: {"description": "The audit has ended, and its end was told already."},
     },
@@ -57,13 +58,14 @@ async def audit_events(
         if not list(EventLog(record.total, after).advance(record, shards, None)):
             return Response(status_code=204)  # tells a browser to stop asking
     events = _stream(jobs, request.app.state.lifecycle, audit_id, EventLog(record.total, after))
-    return StreamingResponse(events, media_type=MEDIA_TYPE, headers=HEADERS)
+    return EventSourceResponse(events, headers=HEADERS)
 
 
 async def _stream(
     jobs: AuditJobs, lifecycle: Lifecycle, audit_id: str, log: EventLog
-) -> AsyncIterator[str]:
-    yield f"retry: {RETRY_MS}\n\n"
+) -> AsyncIterator[bytes]:
+    yield format_sse_event(retry=RETRY_MS)
+    told_s = time.monotonic()
     while True:
         seen = jobs.changes.count
         try:
@@ -72,15 +74,15 @@ async def _stream(
             return
         shards = await jobs.shards(audit_id, log.shards)
         for event in log.advance(record, shards, jobs.eta_s(record)):
-            yield _text(event)
+            told_s = time.monotonic()
+            data = event.data.model_dump_json()
+            yield format_sse_event(id=str(event.id), event=event.name, data_str=data)
         if record.state.ended:
             return
         if lifecycle.draining:
-            yield ": the service stops; connect again for what follows\n\n"
+            yield format_sse_event(comment="the service stops; connect again for what follows")
             return
-        if not await first_of(HEARTBEAT_S, jobs.changes.after(seen), lifecycle.wait_draining()):
-            yield ": still here\n\n"
-
-
-def _text(event: Event) -> str:
-    return f"id: {event.id}\nevent: {event.name}\ndata: {event.data.model_dump_json()}\n\n"
+        if time.monotonic() - told_s >= HEARTBEAT_S:
+            told_s = time.monotonic()
+            yield format_sse_event(comment="still here")
+        await first_of(HEARTBEAT_S, jobs.changes.after(seen), lifecycle.wait_draining())

@@ -9,7 +9,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-from fend.errors import FendError
+from fend.errors import Invalid, Timeout
 from service.api.uploads import FORM_TYPE, ClientGone, FileMissing, UnsupportedMediaType
 
 if TYPE_CHECKING:
@@ -17,18 +17,20 @@ if TYPE_CHECKING:
 
 FILE_TYPES = ("application/zip", "application/x-zip-compressed", "application/octet-stream")
 STALL_TIMEOUT_S = 30.0
-"""For the next piece."""
+"""Seconds without data before an upload is given up."""
 
 
-class UploadStalled(FendError):
+class UploadStalled(Timeout):
     """The rest of the upload did not come."""
 
+    status = 408
     code = "upload_stalled"
 
 
-class FormInvalid(FendError):
+class FormInvalid(Invalid):
     """The body is no form as its Content-Type says."""
 
+    status = 400
     code = "form_invalid"
 
 
