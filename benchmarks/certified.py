@@ -16,11 +16,11 @@ import torch
 
 from benchmarks.common import counted, markdown, parser_of
 from fend.attacks import PGD, attack
-from fend.bounds import Bounds, verified
 from fend.bundles import Bundle, load_bundle
 from fend.bundles.versions import find_bundle
-from fend.certify import ALPHA, SAMPLES, certify, sigma_of
 from fend.datasets import ImageSet, load
+from fend.guarantees.intervals import Bounds, verified
+from fend.guarantees.smoothing import ALPHA, SAMPLES, certify, sigma_of
 from fend.threat import ThreatModel, sample_seeds
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)

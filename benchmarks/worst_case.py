@@ -36,8 +36,8 @@ from fend.audit.levels import attack_at, gradient_of
 from fend.bundles import Bundle, load_bundle, read_manifest
 from fend.datasets import ImageSet, load
 from fend.threat import Knowledge, ThreatModel
-from training.reproduce.estimates import estimate
-from training.reproduce.result import Measured, write_whole
+from reproduction.estimates import estimate
+from reproduction.result import Measured, write_whole
 
 RESULTS = Path("benchmarks/reports/worst_case")
 CHUNK = 100

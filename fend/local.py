@@ -6,8 +6,8 @@ import torch
 
 from fend.answers import DEFAULT_TOP_K, Classification, InputReport, classification
 from fend.bundles import load_bundle
-from fend.certify import certify_image, new_seed, sigma_of
 from fend.errors import Invalid
+from fend.guarantees.smoothing import certify_image, new_seed, sigma_of
 from fend.images import decode
 from fend.pipeline import suspicion
 

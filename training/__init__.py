@@ -1,1 +1,1 @@
-"""Offline: data -> adversaries -> losses -> loop -> evaluate -> export."""
+"""Offline training: data -> classifier -> denoiser -> bundle."""

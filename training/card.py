@@ -4,7 +4,7 @@ from typing import Any
 
 from fend.attacks import AttackSpec
 from fend.threat import ThreatModel
-from training.recipe import AdversarialSection, LossSection, Recipe
+from training.recipe.schema import AdversarialSection, LossSection, Recipe
 
 
 def model_card(name: str, about: dict[str, Any]) -> str:

@@ -57,8 +57,8 @@ def train(
     from rich.console import Console
 
     from training.line import run_recipe
-    from training.recipe_files import foreign_changes, load_recipe
-    from training.smoke import smoke as in_miniature
+    from training.recipe.files import foreign_changes, load_recipe
+    from training.recipe.smaller import smoke as in_miniature
 
     if threads:
         torch.set_num_threads(threads)

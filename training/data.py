@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from fend.datasets import ImageSet, load
 from fend.images import InputSpec
-from training.recipe import DataSection, RecipeError
+from training.recipe.schema import DataSection, RecipeError
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fend import __version__
 from fend.bundles import Manifest, Smoothing, SuspicionRule, save_bundle
@@ -13,24 +13,24 @@ from fend.datasets import ImageSet
 from fend.models import parameter_count
 from fend.pipeline import Defence, suspicion
 from training.card import model_card
-from training.classifier import Classifier
 from training.data import Splits
 from training.evaluate import device_of
-from training.loop import Outcome
 from training.recipe import Recipe
+from training.stages.classifier import Classifier
+from training.stages.stage import Outcome
 
 FALSE_POSITIVE_RATE = 0.01
-"""The largest share of clean held-out images that may look suspicious."""
+"""Largest share of clean held-out images that may look suspicious."""
 
 SMALLEST_THRESHOLD = 0.01
-"""Of a bit. A good denoiser hardly changes a clean image; less than this is rounding, not doubt."""
+"""Lowest threshold of suspicion, in bits: a good denoiser hardly changes a clean image, and less
+than this is rounding, not doubt."""
 
 
 def export_bundle(
     folder: Path,
     recipe: Recipe,
     classifier: Classifier,
-    denoiser: nn.Module,
     outcome: Outcome,
     splits: Splits,
     *,
@@ -38,9 +38,10 @@ def export_bundle(
 ) -> Manifest:
     """Write a bundle to `folder`; an older one is replaced whole.
 
-    `outcome` is the denoiser's, on held-out images; `about` is added to what the manifest says.
+    `outcome` has the networks; the stage may have trained those of `classifier` further. `about` is
+    added to what the manifest says.
     """
-    said = {
+    all_about = {
         "summary": recipe.summary,
         "recipe": recipe.model_dump(mode="json"),
         "loss_network": recipe.loss.network if recipe.loss else None,
@@ -54,12 +55,12 @@ def export_bundle(
             "held_out": {"images": len(splits.held_out), "digest": splits.held_out.digest},
         },
         "held_out": outcome.figures,
-        "classifier_held_out": classifier.outcome.figures if classifier.outcome else {},
+        "classifier_held_out": classifier.fitted.figures if classifier.fitted else {},
         "foreign_classifier": classifier.origin.about() if classifier.origin else None,
         "epochs": {"planned": recipe.denoiser.epochs, "finished": outcome.epochs},
         "parameters": {
-            "denoiser": parameter_count(denoiser),
-            "classifier": parameter_count(classifier.module),
+            "denoiser": parameter_count(outcome.denoiser),
+            "classifier": parameter_count(outcome.classifier),
         },
         "made_with": {"fend": __version__, "torch": torch.__version__},
         **about,
@@ -69,12 +70,12 @@ def export_bundle(
         name=recipe.name,
         input_spec=recipe.input,
         labels=list(splits.train.label_names),
-        denoiser=(recipe.denoiser.architecture, recipe.denoiser.config, denoiser),
-        classifier=(classifier.architecture, classifier.config, classifier.module),
-        suspicion=_suspicion_rule(Defence(denoiser, classifier.module), splits.held_out),
+        denoiser=(recipe.denoiser.architecture, recipe.denoiser.config, outcome.denoiser),
+        classifier=(classifier.architecture, classifier.config, outcome.classifier),
+        suspicion=_suspicion_rule(Defence(outcome.denoiser, outcome.classifier), splits.held_out),
         smoothing=None if recipe.noise is None else Smoothing(sigma=recipe.noise.sigma),
-        about=said,
-        card=model_card(recipe.name, said),
+        about=all_about,
+        card=model_card(recipe.name, all_about),
     )
 
 

@@ -1,8 +1,9 @@
-"""data -> classifier -> adversaries -> denoiser -> bundle."""
+"""data -> classifier -> denoiser -> bundle."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,18 +12,30 @@ from rich.console import Console
 from torch import nn
 
 from fend.bundles import Manifest
+from fend.files import replace_atomically
 from fend.models import build, parameter_count
-from fend.pipeline import Defence, frozen
-from training.classifier import Classifier, obtain_classifier
-from training.data import Splits, load_splits
-from training.denoiser import feature_loss, train_denoiser
-from training.evaluate import accuracy
+from fend.pipeline import frozen
+from training.classifiers.foreign import digest_of
+from training.data import load_splits
 from training.export import export_bundle
-from training.foreign import digest_of
-from training.ibp import train_by_bounds
-from training.loop import Outcome
-from training.online import train_online
 from training.recipe import Recipe, RecipeError
+from training.stages.classifier import obtain_classifier
+from training.stages.denoiser import leave_untrained, train_on_adversaries, train_on_noise
+from training.stages.ibp import train_by_bounds
+from training.stages.online import train_jointly, train_online
+from training.stages.stage import Context, Stage
+
+STAGES: Mapping[str, Stage] = MappingProxyType(
+    {
+        "adversaries": train_on_adversaries,
+        "online": train_online,
+        "noise": train_on_noise,
+        "joint": train_jointly,
+        "ibp": train_by_bounds,
+        "denoiser": leave_untrained,
+    }
+)
+"""By the section of the recipe that the stage is given."""
 
 
 def run_recipe(
@@ -51,84 +64,37 @@ def run_recipe(
     """
     splits = load_splits(recipe.data, recipe.input, recipe.seed, data_dir)
     _check_networks(recipe, len(splits.train.label_names))
-    learns = recipe.denoiser.epochs > 0
-    folder = runs_dir / recipe.name
-    if learns:
-        _claim(folder, recipe, goes_on=resume or cut)
-    classifier = obtain_classifier(
+    context = Context.of(
         recipe,
         splits,
-        runs_dir / "classifiers",
+        data_dir=data_dir,
+        runs_dir=runs_dir,
+        resume=resume,
+        cut=cut,
         device=device,
         console=console,
-        cut=cut and not learns,
     )
+    learns, goes_on = recipe.denoiser.epochs > 0, resume or cut
+    if learns:
+        _claim(context.run_dir, recipe, goes_on=goes_on)
+    classifier = obtain_classifier(recipe.classifier, replace(context, cut=cut and not learns))
     if learns and recipe.classifier.taken:
-        _claim_classifier(folder, classifier.module, goes_on=resume or cut)
-    if recipe.ibp is not None:
-        denoiser, module, outcome = train_by_bounds(
-            recipe,
-            classifier.module,
-            splits,
-            folder,
-            resume=resume,
-            cut=cut,
-            device=device,
-            console=console,
-        )
-        classifier = replace(classifier, module=module)
-    elif recipe.online is not None or recipe.joint is not None:
-        assert recipe.loss is not None, "the recipe was checked"
-        denoiser, module, outcome = train_online(
-            recipe,
-            classifier.module,
-            feature_loss(recipe.loss, classifier.module, data_dir, device),
-            splits,
-            folder,
-            resume=resume,
-            cut=cut,
-            device=device,
-            console=console,
-        )
-        classifier = replace(classifier, module=module)
-    elif learns:
-        denoiser, outcome = train_denoiser(
-            recipe,
-            classifier.module,
-            splits,
-            folder,
-            runs_dir / "adversaries",
-            data_dir=data_dir,
-            resume=resume,
-            cut=cut,
-            device=device,
-            console=console,
-        )
-    else:
-        denoiser, outcome = _untrained_denoiser(recipe, classifier, splits, device)
+        _claim_classifier(context.run_dir, classifier.module, goes_on=goes_on)
+    stage, section = STAGES[recipe.learns_from], getattr(recipe, recipe.learns_from)
+    outcome = stage(section, classifier.module, context)
     if classifier.origin is not None:
-        classifier.origin.check(classifier.module)
-    manifest = export_bundle(
-        bundle_dir, recipe, classifier, denoiser, outcome, splits, about=about or {}
-    )
+        classifier.origin.check(outcome.classifier)
+    manifest = export_bundle(bundle_dir, recipe, classifier, outcome, splits, about=about or {})
     console.print(f"[green]bundle[/] {bundle_dir}  {manifest.version}", soft_wrap=True)
     return manifest
-
-
-def _untrained_denoiser(
-    recipe: Recipe, classifier: Classifier, splits: Splits, device: torch.device
-) -> tuple[nn.Module, Outcome]:
-    section = recipe.denoiser
-    denoiser = frozen(build(section.architecture, section.config).to(device))
-    defence = Defence(denoiser, classifier.module)
-    return denoiser, Outcome({"clean": accuracy(defence, splits.held_out)}, 0)
 
 
 def _check_networks(recipe: Recipe, classes: int) -> None:
     """Find out now, not after an hour, that a network cannot be built or does not fit.
 
     Raises:
-        Invalid, RecipeError.
+        Invalid: a network that the registry does not have or cannot build.
+        RecipeError: a network that does not fit the images, the classes or its epochs.
     """
     spec = recipe.input
     images = torch.zeros(2, spec.channels, spec.height_px, spec.width_px)
@@ -170,8 +136,7 @@ def _claim(folder: Path, recipe: Recipe, *, goes_on: bool) -> None:
             f"{folder} holds the run of a different recipe{difference}; "
             "train without --resume, or under another name (--set name=...)"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(recipe.model_dump_json())
+    replace_atomically(note, recipe.model_dump_json())
 
 
 def _claim_classifier(folder: Path, classifier: nn.Module, *, goes_on: bool) -> None:
@@ -182,7 +147,7 @@ def _claim_classifier(folder: Path, classifier: nn.Module, *, goes_on: bool) -> 
             f"{folder} holds the run for a classifier with other weights; train without --resume, "
             "or under another name (--set name=...)"
         )
-    note.write_text(digest)
+    replace_atomically(note, digest)
 
 
 def _difference(note: Path, recipe: Recipe) -> str | None:

@@ -1,10 +1,9 @@
 """The one training loop: epochs, checkpoints, resume, progress, TensorBoard."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -17,31 +16,27 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
+from torch.optim.swa_utils import AveragedModel
 
-from fend.errors import FendError
-from training.average import Average
-from training.recipe import Optimiser
+from fend.errors import Invalid, Unavailable
+from fend.files import replacing
+from training.recipe.schema import Optimiser
 
-
-class NothingToCut(FendError):
-    """A training can be cut short only after its first epoch."""
-
-    code = "nothing_to_cut"
-
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 Indices = Tensor
 """int64 (batch,): which training images a step uses."""
 
 
 @dataclass(frozen=True)
-class Moment:
-    """Where in the training a step is."""
+class StepContext:
+    """Progress and random numbers of the current step."""
 
     progress: float
     """0 at the first step, near 1 at the last."""
     generator: torch.Generator
-    """Every random draw of a step comes from here."""
+    """Source of every random draw of the step, on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -53,29 +48,30 @@ class Fit:
     epochs: int
     batch_size: int
     images: int
-    """How many training images there are; each is used once an epoch."""
+    """Number of training images; each is used once an epoch."""
     seed: int
-    loss: Callable[[Indices, Moment], dict[str, Tensor]]
+    loss: Callable[[Indices, StepContext], dict[str, Tensor]]
     """The terms of the loss on a batch; their sum is minimised."""
-    validate: Callable[[], dict[str, float]]
-    """Figures on held-out images, by name; `score` is the one that selects the best epoch."""
-    pictures: Callable[[], Tensor] | None = None
-    """An image grid (C,H,W) in [0, 1] for TensorBoard."""
+    validate: Callable[[nn.Module], dict[str, float]]
+    """Figures of the module, or of its averaged copy, on held-out images, by name; `score` selects
+    the best epoch."""
+    pictures: Callable[[nn.Module], Tensor] | None = None
+    """An image grid (C,H,W) in [0, 1] for TensorBoard, made with the same module."""
     average: float | None = None
     """Decay of the moving average of the weights, which is then what is validated and kept."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Fitted:
     """How a training ended."""
 
     figures: dict[str, float]
-    """Of the best epoch, on held-out images."""
+    """Figures of the best epoch, on held-out images."""
     epochs: int
-    """How many were finished; fewer than planned where the training was cut short."""
+    """Epochs that were finished; fewer than planned where the training was cut short."""
 
 
-def fit(job: Fit, folder: Path, *, resume: bool, console: Console, cut: bool = False) -> Outcome:
+def fit(job: Fit, folder: Path, *, resume: bool, console: Console, cut: bool = False) -> Fitted:
     """Train `job.module` in place and leave its best weights in it.
 
     Everything is kept in `folder`: `checkpoint.pt` after each epoch (written whole or not at all),
@@ -84,16 +80,25 @@ def fit(job: Fit, folder: Path, *, resume: bool, console: Console, cut: bool = F
     undisturbed one. With `cut` nothing is trained: the best checkpoint so far is the outcome.
 
     Raises:
-        NothingToCut: `cut`, and there is no checkpoint.
+        Invalid: `cut`, and there is no checkpoint (`nothing_to_cut`).
+        Unavailable: TensorBoard is not installed (`dependency_missing`).
     """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError as error:
+        raise Unavailable(
+            "training writes TensorBoard files: pip install 'fend[train]'",
+            code="dependency_missing",
+        ) from error
     folder.mkdir(parents=True, exist_ok=True)
     optimiser = _build_optimiser(job)
     scheduler = _build_schedule(job, optimiser)
-    average = None if job.average is None else Average(job.module, job.average)
+    average = None if job.average is None else averaged_copy(job.module, job.average)
     live = _Live(job.module, optimiser, scheduler, average)
+    kept = job.module if average is None else average.module
     state = _State.load(folder, live) if resume or cut else _State.fresh()
     if cut and not state.best_weights:
-        raise NothingToCut(f"there is no finished epoch in {folder}; train first")
+        raise Invalid(f"there is no finished epoch in {folder}; train first", code="nothing_to_cut")
     last = state.epoch if cut else job.epochs
     with SummaryWriter(str(folder / "tensorboard")) as board, _bars(console) as bars:
         epochs_bar = bars.add_task("epochs", total=job.epochs, completed=state.epoch)
@@ -101,16 +106,37 @@ def fit(job: Fit, folder: Path, *, resume: bool, console: Console, cut: bool = F
             batch_bar = bars.add_task(f"epoch {epoch + 1}", total=_steps(job))
             means = _train_epoch(job, live, epoch, lambda: bars.advance(batch_bar))  # noqa: B023
             bars.remove_task(batch_bar)
-            with live.averaged():
-                figures = job.validate()
-                state = state.after(epoch, figures, job.module)
+            figures = job.validate(kept)
+            state = state.after(epoch, figures, kept)
             _report(board, console, epoch, means, figures)
             if job.pictures is not None and (epoch % 5 == 0 or epoch + 1 == job.epochs):
-                board.add_image("clean | adversarial | denoised", job.pictures(), epoch)
+                board.add_image("clean | adversarial | denoised", job.pictures(kept), epoch)
             state.save(folder, live)
             bars.advance(epochs_bar)
     job.module.load_state_dict(state.best_weights)
-    return Outcome(state.best_figures, state.epoch)
+    return Fitted(state.best_figures, state.epoch)
+
+
+def averaged_copy(module: nn.Module, decay: float) -> AveragedModel:
+    """A copy of `module` in eval mode whose weights follow it as an exponential moving average: a
+    flatter, more robust place than the last step's (Izmailov et al. 2018; for adversarial training:
+    Gowal et al. 2020).
+
+    `decay` is how much of the old average a step keeps; the first steps, which are far off, are
+    forgotten sooner. The copy starts from the weights that `module` has now.
+    """
+
+    @torch.no_grad()
+    def follow(averages: Any, currents: Any, _steps: Any) -> None:
+        if not averages[0].is_floating_point():  # such as counts of batches
+            torch._foreach_copy_(averages, currents)
+            return
+        steps = int(copy.n_averaged)  # on the CPU: the one passed in would wait for the device
+        torch._foreach_lerp_(averages, currents, 1 - min(decay, steps / (steps + 10)))
+
+    copy = AveragedModel(module, multi_avg_fn=follow, use_buffers=True)
+    copy.n_averaged += 1  # else torch takes the weights after the first step for the start
+    return copy.eval()
 
 
 @dataclass(frozen=True)
@@ -120,7 +146,7 @@ class _Live:
     module: nn.Module
     optimiser: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
-    average: Average | None
+    average: AveragedModel | None
 
     def step(self, loss: Tensor) -> None:
         """One step down `loss`."""
@@ -129,11 +155,7 @@ class _Live:
         self.optimiser.step()
         self.scheduler.step()
         if self.average is not None:
-            self.average.update(self.module)
-
-    def averaged(self) -> AbstractContextManager[None]:
-        """The module is inside as it would be kept."""
-        return nullcontext() if self.average is None else self.average.worn_by(self.module)
+            self.average.update_parameters(self.module)
 
 
 def _train_epoch(
@@ -145,7 +167,7 @@ def _train_epoch(
     job.module.train()
     for step, indices in enumerate(_batches(job, generator)):
         progress = (epoch + step / _steps(job)) / job.epochs
-        terms = job.loss(indices, Moment(progress, generator))
+        terms = job.loss(indices, StepContext(progress, generator))
         live.step(torch.stack(list(terms.values())).sum())
         for name, value in terms.items():
             # A tensor until the epoch ends: a number would make the step wait for its device.
@@ -210,7 +232,7 @@ class _State:
         live.optimiser.load_state_dict(saved["optimiser"])
         live.scheduler.load_state_dict(saved["scheduler"])
         if live.average is not None:
-            live.average.restore(**saved["average"])
+            live.average.load_state_dict(saved["average"])
         return cls(saved["epoch"], saved["best_figures"], saved["best_weights"])
 
     def after(self, epoch: int, figures: dict[str, float], module: nn.Module) -> "_State":
@@ -220,24 +242,21 @@ class _State:
         return _State(epoch + 1, figures, weights)
 
     def save(self, folder: Path, live: _Live) -> None:
-        unfinished = folder / "checkpoint.part"
-        torch.save(
-            {
-                "epoch": self.epoch,
-                "best_figures": self.best_figures,
-                "best_weights": self.best_weights,
-                "module": live.module.state_dict(),
-                "optimiser": live.optimiser.state_dict(),
-                "scheduler": live.scheduler.state_dict(),
-                "average": None if live.average is None else live.average.state(),
-            },
-            unfinished,
-        )
-        unfinished.replace(folder / "checkpoint.pt")
+        state = {
+            "epoch": self.epoch,
+            "best_figures": self.best_figures,
+            "best_weights": self.best_weights,
+            "module": live.module.state_dict(),
+            "optimiser": live.optimiser.state_dict(),
+            "scheduler": live.scheduler.state_dict(),
+            "average": None if live.average is None else live.average.state_dict(),
+        }
+        with replacing(folder / "checkpoint.pt") as unfinished:
+            torch.save(state, unfinished)
 
 
 def _report(
-    board: SummaryWriter,
+    board: "SummaryWriter",
     console: Console,
     epoch: int,
     means: dict[str, float],

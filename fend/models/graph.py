@@ -5,8 +5,9 @@
                   "args": [{"value": "images"}, {"tensor": "stem.weight"}], "kwargs": {}}],
      "logits":  "conv2d"}
 
-`training.foreign` writes it from a module of the user's; a bundle holds it, and the service runs it
-without importing what the module was made of. Only the operations of `graph_ops` may be in it.
+`training.classifiers` writes it from a module of the user's; a bundle holds it, and the service
+runs it without importing what the module was made of. Only the operations of `graph_ops` may be in
+it.
 """
 
 from collections.abc import Callable, Mapping, Sequence

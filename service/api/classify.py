@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from fend.answers import DEFAULT_TOP_K, Certified, Classification, classification
-from fend.certify import sigma_of
 from fend.errors import Invalid
+from fend.guarantees.smoothing import sigma_of
 from fend.images import encode_png
 from service.api.answering import Answered, Answering, server_timing
 from service.api.problems import problem_docs

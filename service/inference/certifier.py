@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fend.answers import Certified
 from fend.bundles import Bundle
-from fend.certify import certify_image, new_seed
+from fend.guarantees.smoothing import certify_image, new_seed
 from service.inference.batcher import DeadlineExceeded, Overloaded
 from service.runtime.metrics import Metrics
 from service.settings import Priority, Settings

@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from fend.bundles import Smoothing, load_bundle, read_manifest, save_bundle
-from fend.certify import certify
 from fend.client import AsyncClient, Client, ServiceRefused
+from fend.guarantees.smoothing import certify
 from fend.images import decode
 from service.app import create_app
 from service.settings import Settings

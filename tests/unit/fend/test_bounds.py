@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fend.bounds import Bounds, Interval, NotBounded, box, verified
 from fend.errors import FendError, Invalid
+from fend.guarantees.intervals import Bounds, Interval, NotBounded, box, verified
 from fend.models import build
 from fend.pipeline import Defence
 

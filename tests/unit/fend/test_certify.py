@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fend.certify import Certificate, certify, lower_bound
+from fend.guarantees.smoothing import Certificate, certify, lower_bound
 
 
 class HalfSpace(nn.Module):

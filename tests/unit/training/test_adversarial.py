@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from fend.models import build
 from fend.threat import ThreatModel
-from training.adversarial import adversarial_terms, kl_divergence, make_adversarial
-from training.loop import Moment
-from training.recipe import AdversarialSection
+from training.loop import StepContext
+from training.losses.adversarial import adversarial_terms, kl_divergence, make_adversarial
+from training.recipe.schema import AdversarialSection
 
 COUNT = 12
 
@@ -34,8 +34,8 @@ def _section(kind: str, **options) -> AdversarialSection:
     return AdversarialSection(kind=kind, threat=threat, steps=5, weight=weight, **options)
 
 
-def _moment(progress: float = 1.0) -> Moment:
-    return Moment(progress, torch.Generator().manual_seed(0))
+def _moment(progress: float = 1.0) -> StepContext:
+    return StepContext(progress, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("kind", ["madry", "trades", "alp"])

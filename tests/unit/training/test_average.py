@@ -7,9 +7,8 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from training.average import Average
-from training.loop import Fit, Moment, fit
-from training.recipe import Optimiser
+from training.loop import Fit, StepContext, averaged_copy, fit
+from training.recipe.schema import Optimiser
 
 INPUTS = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
 QUIET = Console(quiet=True)
@@ -20,15 +19,15 @@ def job(epochs: int, average: float | None, stop_after: int | None = None) -> Fi
     module = nn.Linear(3, 1)
     validated = 0
 
-    def loss(indices: Tensor, moment: Moment) -> dict[str, Tensor]:
-        noise = torch.randn(len(indices), generator=moment.generator)
+    def loss(indices: Tensor, step: StepContext) -> dict[str, Tensor]:
+        noise = torch.randn(len(indices), generator=step.generator)
         return {
             "error": (module(INPUTS[indices])[:, 0] - INPUTS[indices].sum(1) + noise)
             .square()
             .mean()
         }
 
-    def validate() -> dict[str, float]:
+    def validate(module: nn.Module) -> dict[str, float]:
         nonlocal validated
         validated += 1
         if stop_after is not None and validated > stop_after:
@@ -62,14 +61,18 @@ def test_a_stopped_training_resumes_to_the_same_average(tmp_path: Path) -> None:
         assert torch.equal(resumed.module.state_dict()[name], value)
 
 
-def test_a_module_has_its_own_weights_again_after_it_wore_the_average() -> None:
-    module = nn.Linear(2, 1)
-    average = Average(module, 0.5)
-    before = {name: value.clone() for name, value in module.state_dict().items()}
-    with torch.no_grad():
-        module.weight.add_(1.0)
-    average.update(module)
-    with average.worn_by(module):
-        moved = module.weight - before["weight"]
-        assert ((moved > 0) & (moved < 1.0)).all()
-    assert torch.allclose(module.weight, before["weight"] + 1)
+def test_the_average_forgets_the_first_steps_sooner_and_copies_counts() -> None:
+    module = nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1))
+    average = averaged_copy(module, 0.5)
+    start = {name: value.clone() for name, value in module.state_dict().items()}
+    expected = start["0.weight"]
+    for step in range(1, 20):
+        with torch.no_grad():
+            module[0].weight.add_(1.0)
+        module(torch.rand(4, 2))
+        average.update_parameters(module)
+        expected = expected.lerp(module[0].weight, 1 - min(0.5, step / (step + 10)))
+        averaged = average.module.state_dict()
+        assert torch.equal(averaged["0.weight"], expected)
+        assert averaged["1.num_batches_tracked"] == step
+    assert torch.equal(module[0].weight, start["0.weight"] + 19)

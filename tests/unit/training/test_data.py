@@ -8,7 +8,7 @@ import torch
 
 from fend.images import InputSpec
 from training.data import load_splits
-from training.recipe import DataSection, RecipeError
+from training.recipe.schema import DataSection, RecipeError
 
 GREY = InputSpec(channels=1, height_px=28, width_px=28)
 COLOUR = InputSpec(channels=3, height_px=32, width_px=33)

@@ -13,12 +13,11 @@ from torch import nn
 
 from fend.bundles import load_bundle, read_manifest
 from fend.images import InputSpec
-from training.foreign import ForeignInvalid, digest_of, take
+from training.classifiers.foreign import ForeignInvalid, digest_of, take
 from training.line import run_recipe
 from training.recipe import RecipeError
-from training.recipe_files import load_recipe
-from training.smoke import smoke
-from training.surrogate import surrogate_recipe
+from training.recipe.files import load_recipe
+from training.recipe.smaller import smoke, surrogate_recipe
 
 FEND = Path(sys.executable).parent / "fend"
 DIGITS = InputSpec(channels=1, height_px=28, width_px=28)

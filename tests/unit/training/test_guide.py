@@ -6,8 +6,7 @@ from torch import nn
 
 from fend.models import build
 from fend.pipeline import frozen
-from training.guide import ClassifierGuide
-from training.losses import FeatureLoss
+from training.losses.feature_loss import ClassifierGuide, FeatureLoss
 
 IMAGES = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 

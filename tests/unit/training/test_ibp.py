@@ -4,19 +4,18 @@ import pytest
 import torch
 from rich.console import Console
 
-from fend.bounds import Bounds, verified
 from fend.bundles import load_bundle
 from fend.datasets import load
+from fend.guarantees.intervals import Bounds, verified
 from fend.models import build
 from fend.threat import ThreatModel
-from training.data import load_splits
 from training.evaluate import accuracy
-from training.ibp import ibp_fit, verified_accuracy
 from training.line import run_recipe
-from training.loop import Moment
+from training.loop import StepContext
 from training.recipe import RecipeError
-from training.recipe_files import load_recipe
-from training.smoke import smoke
+from training.recipe.files import load_recipe
+from training.recipe.smaller import smoke
+from training.stages.ibp import ibp_fit, verified_accuracy
 
 
 @pytest.fixture(scope="module")
@@ -25,21 +24,21 @@ def recipe():
 
 
 @pytest.fixture(scope="module")
-def splits(recipe):
-    return load_splits(recipe.data, recipe.input, 0, None)
+def context(recipe, context_of):
+    return context_of(recipe)
 
 
 @pytest.fixture
-def job(recipe, splits):
+def job(recipe, context):
     torch.manual_seed(0)
     section = recipe.classifier
     classifier = build(section.architecture, section.config)
-    return ibp_fit(recipe, classifier, splits, torch.device("cpu"))
+    return ibp_fit(recipe.ibp, classifier, context)
 
 
 def _loss(job, progress: float) -> dict[str, torch.Tensor]:
-    moment = Moment(progress, torch.Generator().manual_seed(0))
-    terms: dict[str, torch.Tensor] = job.loss(torch.arange(16), moment)
+    step = StepContext(progress, torch.Generator().manual_seed(0))
+    terms: dict[str, torch.Tensor] = job.loss(torch.arange(16), step)
     return terms
 
 
@@ -59,7 +58,8 @@ def test_both_networks_get_a_gradient_from_the_worst_case(job) -> None:
         assert any(float(p.grad.abs().sum()) > 0 for p in network.parameters())
 
 
-def test_the_worst_case_is_no_better_than_any_point_of_the_box(job, splits) -> None:
+def test_the_worst_case_is_no_better_than_any_point_of_the_box(job, context) -> None:
+    splits = context.splits
     clean, labels = splits.train.pixels(slice(0, 16)), splits.train.labels[:16]
     worst = 2 * _loss(job, 1.0)["worst_cross_entropy"].item()
     ball = ThreatModel(norm="linf", epsilon=0.25)
@@ -89,7 +89,7 @@ def test_the_run_says_what_is_proved_apart_from_what_attacks_found(recipe, tmp_p
     defence = load_bundle(tmp_path / "bundle").defence
     bounds = Bounds(defence)
     digits = load("rendered-digits:test", None).subset(slice(0, 100))
-    assert verified_accuracy(bounds, defence, digits, 0.0) == accuracy(defence, digits)
+    assert verified_accuracy(defence, digits, 0.0) == accuracy(defence, digits)
     small = verified(bounds, digits.pixels(slice(None)), digits.labels, 0.001).float().mean()
     assert float(small) <= accuracy(defence, digits)
 

@@ -16,12 +16,13 @@ from torch import nn
 
 from fend.bundles import Manifest, load_bundle
 from fend.datasets import load, rendered_digits
-from training.adversaries import make_adversaries
+from fend.errors import Invalid
 from training.line import run_recipe
-from training.loop import Fit, NothingToCut, fit
-from training.recipe import Optimiser, Recipe, RecipeError
-from training.recipe_files import load_recipe, shipped_recipes
-from training.smoke import smoke
+from training.loop import Fit, fit
+from training.recipe.files import load_recipe, shipped_recipes
+from training.recipe.schema import Optimiser, Recipe, RecipeError
+from training.recipe.smaller import smoke
+from training.stages.adversaries import make_adversaries
 
 FEND = Path(sys.executable).parent / "fend"
 
@@ -83,7 +84,7 @@ def _job(module: nn.Module, epochs: int) -> Fit:
         noise = 0.1 * torch.randn(len(indices), 3, generator=moment.generator)
         return {"square": (module(inputs[indices] + noise) - 1).square().mean()}
 
-    def validate():
+    def validate(module):
         return {"score": -float((module(inputs) - 1).square().mean().detach())}
 
     return Fit(module, Optimiser(learning_rate=0.01), epochs, 8, 40, 0, loss, validate)
@@ -101,13 +102,13 @@ def test_a_resumed_fit_equals_an_undisturbed_one(tmp_path) -> None:
     fresh = nn.Linear(3, 1)
     outcome = fit(_job(fresh, 6), tmp_path / "halves", resume=True, console=quiet)
     assert torch.equal(fresh.weight, whole.weight)
-    assert outcome.figures["score"] == _job(whole, 6).validate()["score"]
+    assert outcome.figures["score"] == _job(whole, 6).validate(whole)["score"]
     assert outcome.epochs == 6
 
 
 def test_a_training_can_be_cut_short_after_its_first_epoch(tmp_path) -> None:
     quiet = Console(quiet=True)
-    with pytest.raises(NothingToCut, match="no finished epoch"):
+    with pytest.raises(Invalid, match="no finished epoch"):
         fit(_job(nn.Linear(3, 1), 6), tmp_path, resume=False, cut=True, console=quiet)
     trained = nn.Linear(3, 1)
     fit(_job(trained, 2), tmp_path, resume=False, console=quiet)

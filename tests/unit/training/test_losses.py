@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from training import loss_networks
-from training.feature_cache import FeatureCache
-from training.loss_networks import LossNetworkError, Source, load_loss_network
-from training.losses import FeatureLoss
+from training.losses import networks
+from training.losses.cache import FeatureCache
+from training.losses.feature_loss import FeatureLoss
+from training.losses.networks import LossNetworkError, Source, load_loss_network
 
 WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 POSITIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
@@ -39,11 +39,11 @@ def data_dir(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def _known_digest(data_dir, monkeypatch) -> None:
     path = data_dir / "loss-networks" / "vgg16_cifar10.safetensors"
-    real = loss_networks.SOURCES["vgg16-cifar10"]
+    real = networks.SOURCES["vgg16-cifar10"]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     source = Source(real.file, digest, real.taps)
-    sources = {**loss_networks.SOURCES, "vgg16-cifar10": source}
-    monkeypatch.setattr(loss_networks, "SOURCES", sources)
+    sources = {**networks.SOURCES, "vgg16-cifar10": source}
+    monkeypatch.setattr(networks, "SOURCES", sources)
 
 
 @pytest.mark.parametrize(

@@ -1,33 +1,33 @@
-"""Denoisers that learn from Gaussian noise, and are certified with it."""
+"""Training samples made without the denoiser, and denoisers that learn from Gaussian noise."""
 
 import pytest
 import torch
 from rich.console import Console
 
 from fend.bundles import load_bundle
-from fend.datasets import load
+from fend.datasets import ImageSet, load
 from training.line import run_recipe
-from training.loop import Moment
-from training.recipe import NoiseSection, Optimiser, RecipeError
-from training.recipe_files import load_recipe
-from training.shown import NoisyShown, with_noise
-from training.smoke import smoke
+from training.loop import StepContext
+from training.recipe.files import load_recipe
+from training.recipe.schema import Optimiser, RecipeError
+from training.recipe.smaller import smoke
+from training.stages.samples import NoisySamples, StaticSamples, with_noise
 
 
 def test_the_noise_is_new_each_time_and_not_clipped() -> None:
     images = load("rendered-digits:train", None)
-    shown = NoisyShown(NoiseSection(sigma=0.5), images)
+    samples = NoisySamples(0.5, images)
     draw = torch.Generator().manual_seed(0)
     indices = torch.arange(50)
-    assert shown.samples == len(images)
-    (same, first), (_, second) = (shown.batch(indices, Moment(0.5, draw)) for _ in range(2))
+    assert samples.count == len(images)
+    (same, first), (_, second) = (samples.batch(indices, StepContext(0.5, draw)) for _ in range(2))
     assert torch.equal(same, indices)
     noise = first - images.pixels(indices)
     assert float(noise.std()) == pytest.approx(0.5, abs=0.01)
     assert float(noise.mean()) == pytest.approx(0.0, abs=0.01)
     assert float(first.min()) < -1
     assert not torch.equal(first, second)
-    again = shown.batch(indices, Moment(0.5, torch.Generator().manual_seed(0)))[1]
+    again = samples.batch(indices, StepContext(0.5, torch.Generator().manual_seed(0)))[1]
     assert torch.equal(again, first)
 
 
@@ -70,3 +70,16 @@ def test_the_run_exports_its_sigma_and_learns_to_remove_the_noise(tmp_path) -> N
 def test_what_does_not_fit_together_is_refused(change, told) -> None:
     with pytest.raises(RecipeError, match=told):
         load_recipe("mnist-smoothing", changes=[change])
+
+
+def test_static_samples_are_every_variant_of_every_image_once() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (40, 1, 28, 28), generator=generator, dtype=torch.uint8)
+    images = ImageSet("noise", pixels, torch.arange(40) % 10, tuple("0123456789"))
+    clean = images.pixels(slice(None))
+    samples = StaticSamples({"clean": clean.half(), "negative": (1 - clean).half()})
+    assert samples.count == 80
+    which, pixels = samples.batch(torch.arange(80), StepContext(0, generator))
+    assert sorted(which.tolist()) == sorted([*range(40), *range(40)])
+    assert torch.allclose(pixels[:40], clean[which[:40]], atol=1e-3)
+    assert torch.allclose(pixels[40:], 1 - clean[which[40:]], atol=1e-3)

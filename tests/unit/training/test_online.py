@@ -10,14 +10,12 @@ from torch import nn
 from fend.bundles import load_bundle
 from fend.datasets import load
 from fend.models import build
-from training.data import load_splits
-from training.denoiser import feature_loss
 from training.line import run_recipe
-from training.loop import Moment
-from training.online import online_fit
+from training.loop import StepContext
 from training.recipe import RecipeError
-from training.recipe_files import load_recipe
-from training.smoke import smoke
+from training.recipe.files import load_recipe
+from training.recipe.smaller import smoke
+from training.stages.online import online_fit
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +23,17 @@ def recipe():
     return smoke(load_recipe("mnist"))
 
 
-def _job(recipe, classifier):
-    splits = load_splits(recipe.data, recipe.input, 0, None)
-    loss = feature_loss(recipe.loss, classifier, None, torch.device("cpu"))
-    return online_fit(recipe, classifier, loss, splits, torch.device("cpu"))
+@pytest.fixture
+def job_of(context_of):
+    """The training of a recipe with `[joint]` or `[online]`."""
+
+    def make(recipe, classifier):
+        context, joint = context_of(recipe), recipe.joint is not None
+        loss = context.feature_loss(classifier)
+        section = recipe.joint if joint else recipe.online
+        return online_fit(section, classifier, loss, context, joint=joint)
+
+    return make
 
 
 @pytest.fixture
@@ -38,17 +43,17 @@ def classifier():
 
 
 @pytest.fixture
-def job(recipe, classifier):
-    return _job(recipe, classifier)
+def job(recipe, classifier, job_of):
+    return job_of(recipe, classifier)
 
 
-def _moment(progress: float = 1.0) -> Moment:
-    return Moment(progress, torch.Generator().manual_seed(0))
+def _step(progress: float = 1.0) -> StepContext:
+    return StepContext(progress, torch.Generator().manual_seed(0))
 
 
 def test_both_networks_get_a_gradient(job) -> None:
     job.module.train()
-    torch.stack(list(job.loss(torch.arange(8), _moment()).values())).sum().backward()
+    torch.stack(list(job.loss(torch.arange(8), _step()).values())).sum().backward()
     for network in (job.module.denoiser, job.module.classifier):
         assert any(float(p.grad.abs().sum()) > 0 for p in network.parameters())
 
@@ -66,14 +71,14 @@ class _WithStatistics(nn.Module):
         return self.layers(images)
 
 
-def test_online_the_classifier_stays_as_it_is() -> None:
+def test_online_the_classifier_stays_as_it_is(job_of) -> None:
     recipe = smoke(load_recipe("mnist-online"))
     torch.manual_seed(0)
     classifier = _WithStatistics()
     before = {key: value.clone() for key, value in classifier.state_dict().items()}
-    job = _job(recipe, classifier)
+    job = job_of(recipe, classifier)
     job.module.train()
-    first, again = (job.loss(torch.arange(8), _moment()) for _ in range(2))
+    first, again = (job.loss(torch.arange(8), _step()) for _ in range(2))
     assert all(torch.equal(first[name], again[name]) for name in first)  # no dropout
     torch.stack(list(first.values())).sum().backward()
     assert any(float(p.grad.abs().sum()) > 0 for p in job.module.parameters())
@@ -81,28 +86,28 @@ def test_online_the_classifier_stays_as_it_is() -> None:
     assert all(torch.equal(before[key], now) for key, now in classifier.state_dict().items())
 
 
-def test_what_is_shown_is_further_from_clean_as_epsilon_grows(classifier) -> None:
+def test_what_is_shown_is_further_from_clean_as_epsilon_grows(classifier, job_of) -> None:
     """The identity, which is what the U-Net starts as, leaves just what was added."""
     recipe = smoke(load_recipe("mnist-online", changes=["online.adversarial.ramp=0.5"]))
-    job = _job(recipe, classifier)
+    job = job_of(recipe, classifier)
 
     def added(progress: float) -> float:
-        return job.loss(torch.arange(8), _moment(progress))["pixel"].item()
+        return job.loss(torch.arange(8), _step(progress))["pixel"].item()
 
     assert added(0.0) == 0 < added(0.1) < added(0.25) < added(0.5)
     assert added(0.5) == added(0.9)
 
 
-def test_without_the_task_only_equation_4_is_left(classifier) -> None:
+def test_without_the_task_only_equation_4_is_left(classifier, job_of) -> None:
     recipe = smoke(load_recipe("mnist-online", changes=["loss.task_weight=0.0"]))
-    assert set(_job(recipe, classifier).loss(torch.arange(8), _moment())) == {
+    assert set(job_of(recipe, classifier).loss(torch.arange(8), _step())) == {
         "pixel", "clean_pixel",
     }  # fmt: skip
 
 
 def test_the_loss_holds_the_denoiser_to_the_clean_image(job) -> None:
     """A denoiser that is the identity changes no clean image, and leaves what was added."""
-    terms = {name: term.item() for name, term in job.loss(torch.arange(8), _moment()).items()}
+    terms = {name: term.item() for name, term in job.loss(torch.arange(8), _step()).items()}
     assert terms["clean_pixel"] == 0  # the U-Net starts as the identity
     assert terms["pixel"] > 0
     assert {"cross_entropy", "divergence"} < set(terms)

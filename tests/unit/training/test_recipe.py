@@ -5,8 +5,8 @@ from importlib import resources
 import pytest
 
 from training.recipe import Recipe, RecipeError
-from training.recipe_files import load_recipe, overlaid, shipped_recipes
-from training.smoke import smoke
+from training.recipe.files import load_recipe, overlaid, shipped_recipes
+from training.recipe.smaller import smoke
 
 FULL_ONLY = ["mnist-online", "mnist-paper", "mnist-static"]
 

@@ -15,12 +15,12 @@ from rich.console import Console
 
 from fend.bundles import load_bundle
 from fend.threat import Knowledge
+from reproduction.cells import DEFENCES, PAPER_ROWS, Cell, plan
+from reproduction.profiles import ReproduceInvalid, profiles
+from reproduction.result import CellResult, is_done, read_results, result_path
+from reproduction.run_cell import Places
+from reproduction.work import run_cells
 from training.recipe import Recipe
-from training.reproduce.cells import DEFENCES, PAPER_ROWS, Cell, plan
-from training.reproduce.profiles import ReproduceInvalid, profiles
-from training.reproduce.result import CellResult, is_done, read_results, result_path
-from training.reproduce.run_cell import Places
-from training.reproduce.work import run_cells
 
 FEND = Path(sys.executable).parent / "fend"
 TIMES = ("train_s", "attack_s", "cpu_s")

@@ -6,13 +6,13 @@ import pytest
 
 from fend.audit.statistics import wilson_interval
 from fend.threat import Knowledge
-from training.reproduce.estimates import difference, estimate, leaves_more
-from training.reproduce.figure import draw
-from training.reproduce.markdown import to_markdown
-from training.reproduce.marks import from_marks, to_marks
-from training.reproduce.result import AtLevel, CellResult, Measured, UnderThreat
-from training.reproduce.sanity import violations
-from training.reproduce.tables import DataTable, tables_of
+from reproduction.estimates import difference, estimate, leaves_more
+from reproduction.figure import draw
+from reproduction.markdown import to_markdown
+from reproduction.marks import from_marks, to_marks
+from reproduction.result import AtLevel, CellResult, Measured, UnderThreat
+from reproduction.sanity import violations
+from reproduction.tables import DataTable, tables_of
 
 N = 200
 

@@ -9,13 +9,14 @@ from rich.console import Console
 
 from fend.bundles import SuspicionRule, load_bundle, read_manifest, save_bundle
 from fend.datasets import MissingDatasetError
+from fend.errors import Invalid
 from fend.images import InputSpec
 from fend.models import build
-from training import surrogate
 from training.line import run_recipe
-from training.recipe_files import load_recipe
-from training.smoke import smoke
-from training.surrogate import SurrogateImpossible, surrogate_recipe, train_surrogate
+from training.recipe import smaller
+from training.recipe.files import load_recipe
+from training.recipe.smaller import smoke, surrogate_recipe
+from training.surrogate import train_surrogate
 
 SHIPPED = Path(__file__).parents[3] / "models"
 
@@ -69,9 +70,9 @@ def test_the_shipped_bundles_say_enough_for_a_surrogate_on_a_small_budget(name) 
     manifest = read_manifest(SHIPPED / name)
     recipe = surrogate_recipe(manifest, 5)
     assert recipe.seed == 5
-    assert recipe.data.limit == surrogate.IMAGES
-    assert recipe.classifier.epochs <= surrogate.CLASSIFIER_EPOCHS
-    assert recipe.denoiser.epochs <= surrogate.DENOISER_EPOCHS
+    assert recipe.data.limit == smaller.SURROGATE_IMAGES
+    assert recipe.classifier.epochs <= smaller.SURROGATE_CLASSIFIER_EPOCHS
+    assert recipe.denoiser.epochs <= smaller.SURROGATE_DENOISER_EPOCHS
     assert recipe.denoiser.architecture == manifest.content.denoiser.architecture
 
 
@@ -95,7 +96,7 @@ def test_what_is_missing_is_named(defence, tmp_path) -> None:
         ]
     ):
         place = _rewritten(defence, tmp_path / str(number), changed)
-        with pytest.raises(SurrogateImpossible, match=said):
+        with pytest.raises(Invalid, match=said):
             train_surrogate(place, out, data_dir=None, seed=1)
     data = {**about["recipe"]["data"], "train": "mnist:train", "test": "mnist:test"}
     place = _rewritten(defence, tmp_path / "mnist", {"recipe": {**about["recipe"], "data": data}})
@@ -116,5 +117,5 @@ def test_a_bundle_that_training_did_not_make_has_no_recipe(tmp_path) -> None:
         about={"trained_on": "my images"},
         card="# own\n",
     )
-    with pytest.raises(SurrogateImpossible, match="own does not say by which recipe"):
+    with pytest.raises(Invalid, match="own does not say by which recipe"):
         surrogate_recipe(read_manifest(tmp_path / "own"), 1)

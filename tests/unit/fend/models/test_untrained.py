@@ -10,10 +10,10 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from fend.datasets import load
-from fend.detectors import DetectorInvalid, class_changes, squeezing_scores, threshold_at
 from fend.errors import FendError, Invalid
 from fend.models import build
 from fend.models.architectures.noise_reduction import cross_mean, entropy_bits
+from reproduction.detectors import class_changes, squeezing_scores, threshold_at
 
 
 def code(name: str) -> Callable[[FendError], bool]:
@@ -215,11 +215,11 @@ def test_images_with_equal_scores_are_not_flagged_beyond_the_rate() -> None:
 
 def test_a_threshold_needs_scores() -> None:
     for scores in (torch.tensor([]), torch.tensor([0.1, math.nan])):
-        with pytest.raises(DetectorInvalid, match="clean_scores"):
+        with pytest.raises(Invalid, match="clean_scores"):
             threshold_at(scores)
-    with pytest.raises(DetectorInvalid, match="false_positive_rate"):
+    with pytest.raises(Invalid, match="false_positive_rate"):
         threshold_at(torch.rand(5), 1.0)
-    with pytest.raises(DetectorInvalid, match="squeezer"):
+    with pytest.raises(Invalid, match="squeezer"):
         squeezing_scores(nn.Identity(), torch.rand(1, 2), [])
 
 

@@ -1,0 +1,1 @@
+"""What can be proved of an answer: interval bounds (L-inf) and randomised smoothing (L2)."""

@@ -1,0 +1,61 @@
+"""Budgets of a reproduction, read from profiles.toml."""
+
+import tomllib
+from importlib import resources
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fend.errors import Invalid
+
+
+class ReproduceInvalid(Invalid):
+    """What is asked of `fend reproduce` cannot be done as it is written."""
+
+    code = "reproduce_invalid"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AblationBudget(_Part):
+    """Of the table that sets the feature loss against pixels alone."""
+
+    networks: tuple[str, ...]
+    changes: tuple[str, ...]
+
+
+class Budget(_Part):
+    """How much is trained and attacked."""
+
+    summary: str
+    recipes: str
+    """The profile of the recipes."""
+    data: tuple[str, ...]
+    """The data sets that it is made for."""
+    images: int = Field(ge=0)
+    """Of the test set, attacked; 0 is all of them."""
+    shard: int = Field(ge=1)
+    """Images in one unit of attack: what a stopped run loses at most."""
+    paper_seeds: int = Field(ge=1)
+    """For the rows of the paper's own tables, and for pixels alone."""
+    other_seeds: int = Field(ge=1)
+    changes: tuple[str, ...] = ()
+    """KEY=VALUE for every recipe, as `fend train --set` takes them."""
+    changes_for: dict[str, tuple[str, ...]] = {}
+    """More of them, by the recipe's name."""
+    ablation: AblationBudget
+
+
+def profiles() -> dict[str, Budget]:
+    """Every profile by name, the largest first: where several made a cell, the first one counts."""
+    text = (resources.files("reproduction") / "profiles.toml").read_text()
+    return {name: Budget.model_validate(table) for name, table in tomllib.loads(text).items()}
+
+
+def budget_of(profile: str) -> Budget:
+    """Raises ReproduceInvalid where there is no such profile."""
+    known = profiles()
+    if profile not in known:
+        raise ReproduceInvalid(f"--profile: {profile!r} is none of: {', '.join(known)}")
+    return known[profile]

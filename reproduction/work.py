@@ -1,0 +1,109 @@
+"""The cells, one after another or in several processes, with a progress bar."""
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from fend.errors import FendError
+from reproduction.cells import Cell
+from reproduction.result import is_done
+from reproduction.run_cell import Places, run_cell
+
+
+def run_cells(
+    cells: Sequence[Cell], places: Places, workers: int, console: Console
+) -> dict[str, str]:
+    """Run those of `cells` that have no result yet, `workers` at a time (1: in this process).
+
+    Returns, by the name of the cell, why those that could not be run were not.
+    """
+    failed: dict[str, str] = {}
+    todo = [cell for cell in cells if not is_done(places.out, cell)]
+    console.print(f"{len(cells) - len(todo)} of {len(cells)} cells are done", highlight=False)
+    if not todo:
+        return failed
+    with _bar(len(todo), console) as (say, advance):
+        if workers == 1:
+            for cell in todo:
+                say(cell.name)
+                _note(failed, cell, _run(cell, places, say), console)
+                advance()
+            return failed
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(
+            min(workers, len(todo)), context, initializer=_end_with, initargs=(os.getpid(),)
+        ) as pool:
+            futures = {pool.submit(_run, cell, places): cell for cell in todo}
+            say(f"{workers} processes")
+            try:
+                for future in as_completed(futures):
+                    _note(failed, futures[future], future.result(), console)
+                    advance()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return failed
+
+
+def _run(cell: Cell, places: Places, say: Callable[[str], None] = lambda _: None) -> str | None:
+    """None, or what is missing to run it."""
+    torch.set_num_threads(1)
+    try:
+        run_cell(cell, places, lambda stage: say(f"{cell.name}: {stage}"))
+    except FendError as error:
+        return f"{error}"
+    return None
+
+
+def _note(failed: dict[str, str], cell: Cell, problem: str | None, console: Console) -> None:
+    if problem is None:
+        console.print(f"[green]done[/] {cell.name}", highlight=False)
+    else:
+        failed[cell.name] = problem
+        console.print(f"[red]not run[/] {cell.name}: {problem}", highlight=False)
+
+
+def _end_with(parent: int) -> None:
+    """Stop this process where the one that started it is gone (killed with -9, say)."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _bar(
+    total: int, console: Console
+) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    ) as progress:
+        task = progress.add_task("", total=total)
+        yield (
+            lambda text: progress.update(task, description=text),
+            lambda: progress.advance(task),
+        )

@@ -1,0 +1,137 @@
+"""Adversarial training of the classifier: the losses of Madry et al., TRADES and ALP.
+
+The images are made at each step, on the device of the classifier and in eval mode; the loss is
+taken in train mode, as TRADES' authors do it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fend.threat import ThreatModel
+from training.loop import StepContext
+from training.recipe.schema import AdversarialSection
+
+TRADES_START_STD = 0.001
+"""TRADES starts next to the image: at the image itself its divergence has no gradient."""
+
+
+def adversarial_terms(
+    section: AdversarialSection,
+    classifier: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    step: StepContext,
+) -> dict[str, Tensor]:
+    """The terms of the loss on clean `images` (N,C,H,W) in [0, 1] with `labels` (N,)."""
+    adversarial = make_adversarial(section, classifier, images, labels, step)
+    if section.kind == "madry":
+        return {"cross_entropy": F.cross_entropy(classifier(adversarial), labels)}
+    # One pass for both, so that batch statistics are of both, too.
+    clean_logits, logits = classifier(torch.cat([images, adversarial])).chunk(2)
+    return pair_terms(section, clean_logits, logits, labels)
+
+
+def pair_terms(
+    section: AdversarialSection, clean_logits: Tensor, logits: Tensor, labels: Tensor
+) -> dict[str, Tensor]:
+    """The terms of TRADES or ALP, from the answers (N, classes) to clean images and to others."""
+    assert section.weight is not None, "the recipe was checked"
+    if section.kind == "trades":
+        divergence = kl_divergence(clean_logits, logits) / len(labels)
+        return {
+            "cross_entropy": F.cross_entropy(clean_logits, labels),
+            "divergence": section.weight * divergence,
+        }
+    both = F.cross_entropy(clean_logits, labels) + F.cross_entropy(logits, labels)
+    pairing = (clean_logits - logits).square().sum(1).mean()
+    return {"cross_entropy": both / 2, "pairing": section.weight * pairing}
+
+
+def make_adversarial(
+    section: AdversarialSection,
+    classifier: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    step: StepContext,
+) -> Tensor:
+    """The images (N,C,H,W) on which `classifier` is made to learn; it is left in train mode."""
+    threat, share = grown(section.threat, step.progress, section.ramp)
+    step_size = (section.step_size or 2.5 * section.threat.epsilon / section.steps) * share
+    classifier.eval()
+    if section.kind == "trades":
+        noise = torch.randn(images.shape, generator=step.generator).to(images.device)
+        start = threat.project(images, images + TRADES_START_STD * noise)
+        with torch.no_grad():
+            clean_logits = classifier(images)
+
+        def value(logits: Tensor) -> Tensor:
+            return kl_divergence(clean_logits, logits)
+    else:
+        seeds = torch.randint(2**31, (len(images),), generator=step.generator)
+        start = threat.random_start(images, seeds.tolist())
+
+        def value(logits: Tensor) -> Tensor:
+            return F.cross_entropy(logits, labels, reduction="sum")
+
+    adversarial = _ascend(classifier, value, images, start, threat, section.steps, step_size)
+    classifier.train()
+    return adversarial
+
+
+def kl_divergence(clean_logits: Tensor, logits: Tensor) -> Tensor:
+    """How far the answers `logits` are from `clean_logits` (both (N, classes)): nats, summed."""
+    return F.kl_div(
+        F.log_softmax(logits, dim=1),
+        F.log_softmax(clean_logits, dim=1),
+        log_target=True,
+        reduction="sum",
+    )
+
+
+def _ascend(
+    classifier: nn.Module,
+    value: Callable[[Tensor], Tensor],
+    images: Tensor,
+    start: Tensor,
+    threat: ThreatModel,
+    steps: int,
+    step_size: float,
+) -> Tensor:
+    """Projected gradient ascent on `value` of the logits; the last iterate.
+
+    Not `fend.attacks`: its judge costs two more passes, and nothing here has to be proved.
+    """
+    current = start
+    with _weights_held(classifier):
+        for _ in range(steps):
+            leaf = current.requires_grad_(True)
+            (gradient,) = torch.autograd.grad(value(classifier(leaf)), leaf)
+            current = threat.project(images, threat.step(leaf.detach(), gradient, step_size))
+    return current
+
+
+@contextmanager
+def _weights_held(module: nn.Module) -> Iterator[None]:
+    """Nobody asks for the weights' gradients here, yet `ImageConv2d` would work them out: a
+    quarter of the time of a small network's attack."""
+    learning = [weight for weight in module.parameters() if weight.requires_grad]
+    for weight in learning:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in learning:
+            weight.requires_grad_(True)
+
+
+def grown(threat: ThreatModel, progress: float, ramp: float) -> tuple[ThreatModel, float]:
+    """The threat model at `progress` 0..1 of a training, and the share of epsilon that it allows.
+
+    Epsilon grows evenly from 0 over the part `ramp` of the training.
+    """
+    share = min(1.0, progress / ramp) if ramp else 1.0
+    return threat.model_copy(update={"epsilon": threat.epsilon * share}), share

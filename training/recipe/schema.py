@@ -1,0 +1,303 @@
+"""The sections of a recipe."""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from fend.attacks import AttackSpec
+from fend.errors import Invalid
+from fend.images import InputSpec
+from fend.threat import ThreatModel
+from training.losses.networks import SOURCES, NetworkName
+
+Scaling = Literal["elements", "magnitude"]
+Distance = Literal["squared", "absolute"]
+GuideTap = Literal["features", "logits"]
+"""What HGD compares of the classifier: what enters its first linear layer, or its logits."""
+
+
+class RecipeError(Invalid):
+    """A recipe that cannot be used; the message names the key."""
+
+    code = "recipe_invalid"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Optimiser(_Section):
+    """How weights are updated."""
+
+    kind: Literal["sgd", "adam", "adamw"] = "adam"
+    learning_rate: float = Field(gt=0)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    """SGD's."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Adam's is L2 regularisation, as in the paper; AdamW's is decoupled."""
+    schedule: Literal["constant", "cosine"] = "constant"
+
+    @model_validator(mode="after")
+    def _momentum_is_sgds(self) -> "Optimiser":
+        if self.momentum and self.kind != "sgd":
+            raise ValueError(f"momentum is for sgd; {self.kind} has its own")
+        return self
+
+
+class DataSection(_Section):
+    """Which images are learnt from."""
+
+    train: str
+    """A data set of `fend data list`, such as "mnist:train"."""
+    test: str
+    held_out: int = Field(default=5_000, ge=1)
+    """Training images kept aside for selection; the test images are for the final table only."""
+    limit: int | None = Field(default=None, ge=1)
+    """Use only that many training images (held-out ones come on top). For trials."""
+    fit: bool = False
+    """Bring smaller or grey images to the recipe's input: black around, equal channels."""
+
+
+class AdversarialSection(_Section):
+    """Adversarial training of the classifier, on images made at each step."""
+
+    kind: Literal["madry", "trades", "alp"]
+    """`madry`: cross-entropy on adversarial images alone (Madry et al. 2017). `trades`: on clean
+    ones, plus `weight` times the divergence between the answers on both (Zhang et al. 2019).
+    `alp`: on both, plus `weight` times the squared distance of their logits (Kannan et al. 2018).
+    """
+    threat: ThreatModel
+    steps: int = Field(ge=1)
+    """Of projected gradient ascent from a random start (TRADES: from next to the image)."""
+    step_size: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """On the pixel scale; None is 2.5 * epsilon / steps."""
+    weight: float | None = Field(default=None, gt=0)
+    ramp: float = Field(default=0.0, ge=0, le=1)
+    """The part of the training over which epsilon, and the step with it, grows from 0."""
+
+    @model_validator(mode="after")
+    def _weight_of_the_second_term(self) -> "AdversarialSection":
+        if (self.kind == "madry") != (self.weight is None):
+            raise ValueError("weight belongs to trades and alp, which need it; madry has none")
+        return self
+
+
+class ClassifierSection(_Section):
+    """The network behind the denoiser: trained here, or taken as it is, from a bundle or from code
+    of the user's (see `training.classifiers.foreign`)."""
+
+    from_bundle: str | None = None
+    factory: str | None = None
+    """"package.module:function" that makes the classifier, a torch.nn.Module."""
+    weights: str | None = None
+    """Its weights, a safetensors file; None keeps those that the factory gives it."""
+    architecture: str = "paper-lenet"
+    config: dict[str, Any] = {}
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    optimiser: Optimiser = Optimiser(kind="sgd", learning_rate=0.01, momentum=0.5)
+    average: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of the moving average of the weights, which is kept in place of the last weights."""
+    augment: bool = False
+    """Shift images by up to 4 pixels and mirror half of them: usual for photographs."""
+    adversarial: AdversarialSection | None = None
+
+    @model_validator(mode="after")
+    def _trained_here_or_taken(self) -> "ClassifierSection":
+        if self.from_bundle is not None and self.factory is not None:
+            raise ValueError("the classifier comes from_bundle or from a factory, not from both")
+        if self.weights is not None and self.factory is None:
+            raise ValueError("weights: which classifier are they of? Give its factory")
+        if self.taken and self.adversarial is not None:
+            raise ValueError("adversarial: a classifier that is not trained here is taken as it is")
+        return self
+
+    @property
+    def taken(self) -> bool:
+        """Whether it is not trained here."""
+        return self.from_bundle is not None or self.factory is not None
+
+
+class AdversariesSection(_Section):
+    """The static adversarial images: made once from the training images against the classifier."""
+
+    threat: ThreatModel
+    attacks: list[AttackSpec] = Field(min_length=1)
+    include_clean: bool = False
+    """Also show clean images to the denoiser; the paper does not."""
+
+
+class OnlineSection(_Section):
+    """Adversarial images made at each step through denoiser and classifier as they are then.
+
+    As `[online]` only the denoiser learns from them, and the classifier stays as it is. As
+    `[joint]` both learn, the classifier from where `[classifier]` left it; the pair protects no
+    other classifier. Nothing static is shown: what is made against the two as they are is harder.
+    """
+
+    adversarial: AdversarialSection
+    clean_weight: float = Field(default=1.0, ge=0)
+    """Of the pixel term on clean images, which are to be left as they are."""
+
+    @model_validator(mode="after")
+    def _learns_from_both(self) -> "OnlineSection":
+        if self.adversarial.kind == "madry":
+            raise ValueError("adversarial.kind: clean images are shown too; use trades or alp")
+        return self
+
+
+class NoiseSection(_Section):
+    """Gaussian noise on every image, new at each step, for a pipeline that is certified by
+    randomised smoothing (Cohen et al. 2019; with a denoiser: Salman et al. 2020)."""
+
+    sigma: float = Field(gt=0, allow_inf_nan=False)
+    """Standard deviation on the pixel scale. Certificates are for the same noise."""
+
+
+class IbpSection(_Section):
+    """Denoiser and classifier learn together from interval bounds (Gowal et al. 2018), so that what
+    they withstand (L-inf) can be proved. There is no other loss, and nothing is attacked.
+
+    The classifier starts as `[classifier]` trained it. The pair protects no other classifier.
+    """
+
+    epsilon: float = Field(gt=0, le=1, allow_inf_nan=False)
+    """Of the boxes at the end of the ramp; a little more than what is tested proves more there."""
+    tested_epsilon: float = Field(gt=0, le=1, allow_inf_nan=False)
+    """Of the verified accuracy that is reported, and selects the best epoch."""
+    ramp: float = Field(default=0.5, ge=0, le=1)
+    """The part of the training over which epsilon and the share of the worst case grow from 0."""
+    worst_share: float = Field(default=0.5, gt=0, le=1)
+    """Of the worst case in the cross-entropy at the end; the rest is of clean images."""
+    pixel_weight: float = Field(default=0.0, ge=0)
+    """Of equation 4's pixel term, at the worst that the denoiser's bounds allow."""
+
+
+def _none_in_words(value: object) -> object:
+    return None if value == "none" else value  # TOML has no null
+
+
+class LossSection(_Section):
+    """Equation 4, and HGD's losses, which compare feature maps of the classifier itself."""
+
+    network: Annotated[
+        NetworkName | Literal["classifier"] | None, BeforeValidator(_none_in_words)
+    ] = None
+    """What the feature maps come from: a loss network, the protected classifier, or "none"."""
+    taps: str | list[str] = "text"
+    """A profile of the network, or names of its layers."""
+    input_px: int = Field(default=32, ge=28, le=512)
+    precision: Literal["bfloat16"] | None = None
+    """Of the network's convolutions; float32 where it is not set."""
+    distance: Distance = "squared"
+    """`squared` as in equation 4, `absolute` as in HGD; the mean over elements of either."""
+    scaling: Scaling = "elements"
+    feature_weight: float = Field(default=1.0, ge=0)
+    pixel_weight: float = Field(default=1.0, ge=0)
+    task_weight: float = Field(default=0.0, ge=0)
+    """Of the protected classifier's cross-entropy on denoised images, or, with `[online]`, of the
+    terms of `online.adversarial`. Not in the paper."""
+    cache_bytes: int = Field(default=4 * 2**30, ge=0)
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> "LossSection":
+        features = self.network is not None and self.feature_weight
+        if not (self.pixel_weight or features or self.task_weight):
+            raise ValueError("all weights are zero: nothing would be learnt")
+        return self
+
+    @model_validator(mode="after")
+    def _taps_of_the_network(self) -> "LossSection":
+        if self.network is None:
+            return self
+        if self.network == "classifier":
+            known = get_args(GuideTap)
+        elif isinstance(self.taps, str):
+            known = tuple(SOURCES[self.network].taps)
+        else:
+            return self  # names of layers: the network knows them
+        if self.taps not in known:
+            profiles = ", ".join(known)
+            raise ValueError(f"taps: {self.network} has no {self.taps!r}; it has: {profiles}")
+        return self
+
+
+class DenoiserSection(_Section):
+    """The network in front of the classifier. Without this section there is none."""
+
+    architecture: str = "identity"
+    config: dict[str, Any] = {}
+    epochs: int = Field(default=0, ge=0)
+    """0 for a denoiser that does not learn, such as a median filter."""
+    batch_size: int = Field(default=128, ge=1)
+    optimiser: Optimiser = Optimiser(learning_rate=1e-3, weight_decay=1e-5)
+    average: float | None = Field(default=None, gt=0, lt=1)
+    """As the classifier's."""
+
+
+_SOURCES = ("adversaries", "online", "noise", "joint", "ibp")
+"""Sections that say what a denoiser learns from; where it learns, there is exactly one of them."""
+
+
+class Recipe(_Section):
+    """A recipe as it is run: `training.recipe.files` makes it from TOML."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    summary: str
+    """The first line of the model card."""
+    profile: str = "full"
+    """Which of its budgets this is."""
+    seed: int = Field(default=0, ge=0)
+    input: InputSpec
+    data: DataSection
+    classifier: ClassifierSection
+    adversaries: AdversariesSection | None = None
+    online: OnlineSection | None = None
+    noise: NoiseSection | None = None
+    joint: OnlineSection | None = None
+    ibp: IbpSection | None = None
+    loss: LossSection | None = None
+    denoiser: DenoiserSection = DenoiserSection()
+
+    @property
+    def learns_from(self) -> str:
+        """The section that says what the denoiser learns from; "denoiser" where it does not."""
+        return next((key for key in _SOURCES if getattr(self, key) is not None), "denoiser")
+
+    @model_validator(mode="after")
+    def _foreign_classifier_stays(self) -> "Recipe":
+        for key in ("joint", "ibp"):
+            if self.classifier.factory is not None and getattr(self, key) is not None:
+                raise ValueError(
+                    f"{key}: would change the classifier, which is to stay as it is; use a recipe "
+                    "with [online], such as mnist-online"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _denoiser_learns_from_something(self) -> "Recipe":
+        alone = [key for key in _SOURCES[1:] if getattr(self, key) is not None]
+        if self.denoiser.epochs and alone:
+            if sum(getattr(self, key) is not None for key in _SOURCES) > 1:
+                raise ValueError(f"{alone[0]}: makes all it is shown itself; leave the others out")
+            if self.ibp is not None:
+                if self.loss is not None:
+                    raise ValueError("ibp: has a loss of its own; leave the section loss out")
+                return self
+            if self.loss is None:
+                raise ValueError("a denoiser that is trained needs sections: loss")
+            guided = self.loss.network == "classifier" or self.loss.task_weight
+            if self.joint is not None and guided:
+                raise ValueError("joint: the classifier learns, so it guides nothing")
+        elif self.denoiser.epochs:
+            missing = [key for key in ("adversaries", "loss") if getattr(self, key) is None]
+            if missing:
+                raise ValueError(f"a denoiser that is trained needs sections: {', '.join(missing)}")
+        else:
+            useless = [key for key in (*_SOURCES, "loss") if getattr(self, key)]
+            if useless:
+                raise ValueError(
+                    f"denoiser.epochs is 0, so nothing would use these sections: "
+                    f"{', '.join(useless)}; give the denoiser epochs, or leave them out"
+                )
+        return self

@@ -1,0 +1,166 @@
+"""The classifier behind the denoiser: trained here, or taken as it is."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fend.bundles import load_bundle, read_manifest
+from fend.models import build, parameter_count
+from fend.pipeline import frozen
+from training.classifiers.foreign import ARCHITECTURE, Origin, take
+from training.evaluate import accuracy, white_box_accuracy
+from training.loop import Fit, Fitted, StepContext, fit
+from training.losses.adversarial import adversarial_terms
+from training.recipe.schema import ClassifierSection
+from training.stages.stage import Context
+
+SHIFT_PX = 4
+"""Largest shift of an augmented image."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A frozen classifier, and what a bundle says of it."""
+
+    architecture: str
+    config: dict[str, Any]
+    module: nn.Module
+    fitted: Fitted | None
+    """Result of its training; None where it was taken from a bundle."""
+    origin: Origin | None = None
+    """Source of a classifier that code of the user's made."""
+
+
+def obtain_classifier(section: ClassifierSection, context: Context) -> Classifier:
+    """The classifier as the recipe wants it.
+
+    Classifiers are kept in `context.shared_dir` by what decides them, so that recipes that share
+    one train it once, and a stopped training goes on, whatever `context.resume` says: of two
+    processes one waits.
+
+    Raises:
+        Unavailable: `classifier.from_bundle` cannot be used.
+        ForeignInvalid: `classifier.factory` or its weights cannot be used.
+        Invalid: `context.cut`, and there is no finished epoch (`nothing_to_cut`).
+    """
+    if section.from_bundle is not None:
+        return _from_bundle(Path(section.from_bundle), context)
+    if section.factory is not None:
+        return _foreign(section.factory, section.weights, context)
+    # The only draw of the global generator: layers take their first weights from it.
+    torch.manual_seed(context.seed)
+    module, console = (
+        build(section.architecture, section.config).to(context.device),
+        context.console,
+    )
+    how = f", {section.adversarial.kind}" if section.adversarial else ""
+    console.print(f"[bold]classifier[/] {section.architecture}: {section.epochs} epochs{how}")
+    folder = context.shared_dir / "classifiers" / _digest(section, context)
+    folder.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if context.cut else _locked(folder / "lock", console):
+        job = _job(module, section, context)
+        fitted = fit(job, folder, resume=True, cut=context.cut, console=console)
+    figures = "  ".join(f"{name} {value:.4f}" for name, value in fitted.figures.items())
+    console.print(f"classifier: held out: {figures}", highlight=False)
+    return Classifier(section.architecture, dict(section.config), frozen(module), fitted)
+
+
+@contextmanager
+def _locked(path: Path, console: Console) -> Iterator[None]:
+    """Holds the lock; says so where another process has it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        console.print("another process is training this classifier: waiting for it to finish")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _from_bundle(folder: Path, context: Context) -> Classifier:
+    component = read_manifest(folder).content.classifier
+    module = load_bundle(folder, context.device).defence.classifier
+    return Classifier(component.architecture, component.config, module, None)
+
+
+def _foreign(factory: str, weights: str | None, context: Context) -> Classifier:
+    path, held_out = None if weights is None else Path(weights), context.splits.held_out
+    torch.manual_seed(context.seed)  # in case the factory draws weights
+    network, config, origin = take(factory, path, context.input, len(held_out.label_names))
+    network = network.to(context.device)
+    right = accuracy(network, held_out)
+    context.console.print(
+        f"[bold]classifier[/] {factory}, as it is: {len(config['steps'])} steps, "
+        f"{parameter_count(network):,} parameters; held out: accuracy {right:.4f}",
+        highlight=False,
+    )
+    fitted = Fitted({"accuracy": right, "score": right}, 0)
+    return Classifier(ARCHITECTURE, config, network, fitted, origin)
+
+
+def _digest(section: ClassifierSection, context: Context) -> str:
+    parts = (section.model_dump_json(), context.data.model_dump_json(), str(context.seed))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _job(classifier: nn.Module, section: ClassifierSection, context: Context) -> Fit:
+    splits, device = context.splits, context.device
+
+    def loss(indices: Tensor, step: StepContext) -> dict[str, Tensor]:
+        images = splits.train.pixels(indices).to(device)
+        labels = splits.train.labels[indices].to(device)
+        if section.augment:
+            images = augmented(images, step.generator)
+        if section.adversarial is not None:
+            return adversarial_terms(section.adversarial, classifier, images, labels, step)
+        return {"cross_entropy": F.cross_entropy(classifier(images), labels)}
+
+    def validate(module: nn.Module) -> dict[str, float]:
+        figures = {"accuracy": accuracy(module, splits.held_out)}
+        if section.adversarial is not None:
+            threat = section.adversarial.threat
+            figures["white_box"] = white_box_accuracy(module, splits.held_out, threat)
+        return figures | {"score": sum(figures.values()) / len(figures)}
+
+    return Fit(
+        classifier,
+        section.optimiser,
+        section.epochs,
+        section.batch_size,
+        len(splits.train),
+        context.seed,
+        loss,
+        validate,
+        average=section.average,
+    )
+
+
+def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (N,C,H,W), each shifted by up to `SHIFT_PX` (black comes in), half of them mirrored.
+
+    `generator` is the CPU's, wherever the images are.
+    """
+    count, _, height, width = images.shape
+    draws = torch.randint(2 * SHIFT_PX + 1, (2, count, 1), generator=generator)
+    mirrored = torch.rand(count, 1, generator=generator) < 0.5
+    rows = draws[0] + torch.arange(height)
+    columns = draws[1] + torch.arange(width)
+    columns = torch.where(mirrored, columns.flip(1), columns)
+    padded = F.pad(images, (SHIFT_PX,) * 4)
+    image = torch.arange(count).view(-1, 1, 1)
+    device = images.device
+    places = (image.to(device), rows.unsqueeze(2).to(device), columns.unsqueeze(1).to(device))
+    picked: Tensor = padded.movedim(1, -1)[places]
+    return picked.movedim(-1, 1).contiguous()
