@@ -6,12 +6,15 @@ Only the module of the subcommand that is called is imported, so that none waits
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 import typer
 
-from fend.errors import FendError
+import fend
+from fend.errors import FendError, NotFound
 
 EXIT_ERROR = 2
 
@@ -75,9 +78,23 @@ def _registered_commands() -> list[Command]:
         "train": "Train a denoiser and write a bundle.",
     }
     return [
-        Command(entry.name, helps.get(entry.name, f"From {entry.value}."), entry.load)
+        Command(entry.name, helps.get(entry.name, f"From {entry.value}."), partial(_load, entry))
         for entry in sorted(entry_points(group="fend.commands"), key=lambda entry: entry.name)
     ]
+
+
+def _load(entry: EntryPoint) -> Any:
+    # A checkout has packages that are not installed, such as `reproduction`.
+    sys.path.append(str(Path(fend.__file__).parents[1]))
+    try:
+        return entry.load()
+    except ModuleNotFoundError as error:
+        if error.name != entry.module.partition(".")[0]:
+            raise
+        raise NotFound(
+            f"`fend {entry.name}` runs in a checkout of the repository only; it is not installed",
+            code="command_missing",
+        ) from error
 
 
 def _audit() -> Any:
@@ -112,7 +129,5 @@ def _version(
     version: bool = typer.Option(False, "--version", help="Show the version and exit."),
 ) -> None:
     if version:
-        import fend
-
         typer.echo(fend.__version__)
         raise typer.Exit
