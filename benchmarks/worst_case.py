@@ -35,9 +35,10 @@ from fend.audit.index_ranges import from_ranges, to_ranges
 from fend.audit.levels import attack_at, gradient_of
 from fend.bundles import Bundle, load_bundle, read_manifest
 from fend.datasets import ImageSet, load
+from fend.files import replace_atomically
 from fend.threat import Knowledge, ThreatModel
 from reproduction.estimates import estimate
-from reproduction.result import Measured, write_whole
+from reproduction.result import Measured
 
 RESULTS = Path("benchmarks/reports/worst_case")
 CHUNK = 100
@@ -95,7 +96,7 @@ def main() -> None:
         for name in options.only or options.models:
             figures = _measure(name, bundles, images, options)
             path = RESULTS / f"{name}-eps{options.epsilon:g}.json"
-            write_whole(path, json.dumps(figures) + "\n")
+            replace_atomically(path, json.dumps(figures) + "\n")
     print(table(options.models, options.models_dir))
 
 
@@ -229,7 +230,7 @@ def _chunks(indices: list[int], what: str) -> Any:
 
 def _kept(path: Path, work: Callable[[], dict[int, float]]) -> dict[int, float]:
     if not path.is_file():
-        write_whole(path, json.dumps(work()))
+        replace_atomically(path, json.dumps(work()))
     found: dict[str, float] = json.loads(path.read_text())
     return {int(index): value for index, value in found.items()}
 

@@ -15,7 +15,7 @@ from fend.audit import (
     run_shard,
     source_of,
 )
-from reproduction.result import write_whole
+from fend.files import replace_atomically
 
 
 def audited(
@@ -35,6 +35,6 @@ def audited(
     for shard in plan(spec, opened.image_set):
         path = folder / f"shard-{shard.number:05d}.json"
         if not path.is_file():
-            write_whole(path, ROWS.dump_json(run_shard(opened, shard)).decode())
+            replace_atomically(path, ROWS.dump_json(run_shard(opened, shard)).decode())
         rows += ROWS.validate_json(path.read_bytes())
     return build_report(spec, source_of(opened), rows)

@@ -26,7 +26,7 @@ def reproduce(
     ] = None,
     out: Annotated[
         Path, typer.Option(help="Results, tables, pictures, and all that is needed to go on.")
-    ] = Path("reproduction"),
+    ] = Path("runs/reproduction"),
     tables_only: Annotated[
         bool, typer.Option("--tables-only", help="Run nothing: write the tables anew.")
     ] = False,
@@ -47,7 +47,7 @@ def reproduce(
 
     from reproduction.cells import plan
     from reproduction.figure import check_drawing
-    from reproduction.run_cell import Places
+    from reproduction.run_cell import Paths
     from reproduction.work import run_cells
     from reproduction.write import draw_all, write_tables
 
@@ -56,12 +56,12 @@ def reproduce(
     cells = plan(profile, data=data or [], only=only or [], seeds=seeds)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    places = Places(out, data_dir, device)
+    paths = Paths(out, data_dir, device)
     failed: dict[str, str] = {}
     if not tables_only:
         workers = workers or ((os.cpu_count() or 1) if device == "cpu" else 1)
-        failed = run_cells(cells, places, workers, console)
-    for path in [*write_tables(out, cells), *draw_all(cells, places)]:
+        failed = run_cells(cells, paths, workers, console)
+    for path in [*write_tables(out, cells), *draw_all(cells, paths)]:
         console.print(f"[green]written[/] {path}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)

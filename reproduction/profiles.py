@@ -1,7 +1,7 @@
 """Budgets of a reproduction, read from profiles.toml."""
 
 import tomllib
-from importlib import resources
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -49,7 +49,7 @@ class Budget(_Part):
 
 def profiles() -> dict[str, Budget]:
     """Every profile by name, the largest first: where several made a cell, the first one counts."""
-    text = (resources.files("reproduction") / "profiles.toml").read_text()
+    text = Path(__file__).with_name("profiles.toml").read_text()
     return {name: Budget.model_validate(table) for name, table in tomllib.loads(text).items()}
 
 

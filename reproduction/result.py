@@ -1,5 +1,6 @@
 """What a finished cell leaves behind: one small JSON file, without any image."""
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -7,7 +8,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fend.threat import Knowledge
 from reproduction.cells import Cell, Group
-from reproduction.marks import from_marks
+
+
+def to_marks(wrong: Collection[int], images: Sequence[int]) -> str:
+    """`wrong` of `images`, both places in the data set, as a text that stays small: hex digits of a
+    number whose lowest bit is the first image. So cells on the same images can be compared image by
+    image."""
+    return f"{sum(1 << rank for rank, place in enumerate(images) if place in wrong):x}"
+
+
+def from_marks(text: str) -> frozenset[int]:
+    """The ranks, from 0, of the images that `to_marks` was given as wrong."""
+    bits = int(text, 16)
+    return frozenset(rank for rank in range(bits.bit_length()) if bits >> rank & 1)
 
 
 class _Part(BaseModel):
@@ -20,7 +33,7 @@ class Measured(_Part):
     correct: int
     n: int
     wrong: str | None = Field(default=None, pattern=r"^[0-9a-f]+$")
-    """As `marks` writes it."""
+    """As `to_marks` writes it."""
 
     @property
     def accuracy(self) -> float:
@@ -120,11 +133,3 @@ def is_done(out: Path, cell: Cell) -> bool:
         return path.is_file() and CellResult.model_validate_json(path.read_bytes()).key == cell.key
     except ValidationError:
         return False
-
-
-def write_whole(path: Path, text: str) -> None:
-    """All of `text` or nothing, whenever the process is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(text)
-    unfinished.replace(path)

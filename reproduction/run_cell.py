@@ -23,18 +23,18 @@ from fend.audit.report import Share
 from fend.audit.surrogates import SEED as SURROGATE_SEED
 from fend.bundles import MANIFEST, Manifest, load_bundle, read_manifest
 from fend.datasets import load
+from fend.files import replace_atomically
 from fend.threat import Knowledge
 from reproduction.audited import audited
 from reproduction.cells import Cell
 from reproduction.detection import detections
-from reproduction.marks import to_marks
 from reproduction.result import (
     AtLevel,
     CellResult,
     Measured,
     UnderThreat,
     result_path,
-    write_whole,
+    to_marks,
 )
 from reproduction.specs import paper_audit, white_box_audit
 from training.data import load_splits
@@ -46,8 +46,8 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where a run reads and writes."""
+class Paths:
+    """Folders that a run reads and writes, and its device."""
 
     out: Path
     data_dir: Path | None
@@ -57,16 +57,16 @@ class Places:
         return self.out / "work" / profile
 
 
-def run_cell(cell: Cell, places: Places, say: Say = lambda _: None) -> None:
+def run_cell(cell: Cell, paths: Paths, say: Say = lambda _: None) -> None:
     """Write the cell's result. What an earlier, stopped run of it finished is not done again.
 
     Raises:
         FendError: data or a loss network that is not there, or a recipe that does not fit.
     """
-    work, device = places.work(cell.profile), torch.device(places.device)
+    work, device = paths.work(cell.profile), torch.device(paths.device)
     started_s, started_cpu_s = time.monotonic(), time.process_time()
     say("training")
-    manifest = _trained(cell.recipe, cell.name, places, work)
+    manifest = _trained(cell.recipe, cell.name, paths, work)
     surrogate = None
     if Knowledge.BLACK_BOX in cell.levels:
         say("surrogate")
@@ -74,7 +74,7 @@ def run_cell(cell: Cell, places: Places, say: Say = lambda _: None) -> None:
         # The same for every seed: an attacker without the weights does not know the seed either.
         recipe = surrogate_recipe(manifest, SURROGATE_SEED)
         recipe = recipe.model_copy(update={"name": surrogate, "summary": "The attacker's own."})
-        _trained(recipe, f"{cell.name}.surrogate", places, work)
+        _trained(recipe, f"{cell.name}.surrogate", paths, work)
     trained_s = time.monotonic()
     audits = work / "audits" / cell.key
     bundle_dir = work / "models" / cell.recipe.name
@@ -86,15 +86,15 @@ def run_cell(cell: Cell, places: Places, say: Say = lambda _: None) -> None:
             white_box_audit(cell, manifest.name, epsilon),
         )
         paper, white = (
-            audited(spec, bundle_dir, places.data_dir, device, audits / f"{number}-{epsilon:g}")
+            audited(spec, bundle_dir, paths.data_dir, device, audits / f"{number}-{epsilon:g}")
             for number, spec in enumerate(specs)
         )
         threats.append(_under(epsilon, paper, white))
         reports.append(paper)
     say("detectors")
     bundle = load_bundle(bundle_dir, device)
-    splits = load_splits(cell.recipe.data, cell.recipe.input, cell.recipe.seed, places.data_dir)
-    images = load(cell.recipe.data.test, places.data_dir)
+    splits = load_splits(cell.recipe.data, cell.recipe.input, cell.recipe.seed, paths.data_dir)
+    images = load(cell.recipe.data.test, paths.data_dir)
     attacked = images.subset(images.sample(cell.images, 0))
     about, recipe, report = manifest.about, cell.recipe, reports[0]
     result = CellResult(
@@ -121,13 +121,13 @@ def run_cell(cell: Cell, places: Places, say: Say = lambda _: None) -> None:
         train_s=round(trained_s - started_s, 1),
         attack_s=round(time.monotonic() - trained_s, 1),
         cpu_s=round(time.process_time() - started_cpu_s, 1),
-        made_with={"fend": __version__, "torch": torch.__version__, "device": places.device},
+        made_with={"fend": __version__, "torch": torch.__version__, "device": paths.device},
     )
-    write_whole(result_path(places.out, cell), result.model_dump_json(indent=1) + "\n")
+    replace_atomically(result_path(paths.out, cell), result.model_dump_json(indent=1) + "\n")
     shutil.rmtree(audits)
 
 
-def _trained(recipe: Recipe, log: str, places: Places, work: Path) -> Manifest:
+def _trained(recipe: Recipe, log: str, paths: Paths, work: Path) -> Manifest:
     """The bundle of `recipe` in `work`; what is there is used, and a stopped training goes on."""
     bundle_dir, runs_dir = work / "models" / recipe.name, work / "runs"
     for folder in (work / "logs", runs_dir / "locks"):
@@ -143,11 +143,11 @@ def _trained(recipe: Recipe, log: str, places: Places, work: Path) -> Manifest:
         with (work / "logs" / f"{log}.txt").open("a") as file:
             return run_recipe(
                 recipe,
-                data_dir=places.data_dir,
+                data_dir=paths.data_dir,
                 bundle_dir=bundle_dir,
                 runs_dir=runs_dir,
                 resume=True,
-                device=torch.device(places.device),
+                device=torch.device(paths.device),
                 console=Console(file=file, width=160),
             )
 
@@ -174,10 +174,8 @@ def _measured(share: Share) -> Measured:
 def _all_but(wrong: Iterable[str], report: Report) -> Measured:
     """What none of these lists of wrong images holds."""
     images = sorted(from_ranges(report.identity.indices))
-    places = frozenset[int]().union(*(from_ranges(item) for item in wrong))
-    return Measured(
-        correct=len(images) - len(places), n=len(images), wrong=to_marks(places, images)
-    )
+    paths = frozenset[int]().union(*(from_ranges(item) for item in wrong))
+    return Measured(correct=len(images) - len(paths), n=len(images), wrong=to_marks(paths, images))
 
 
 def _under(epsilon: float, paper: Report, white: Report) -> UnderThreat:

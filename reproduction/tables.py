@@ -22,8 +22,8 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Made(_Part):
-    """Of what a row is made."""
+class Provenance(_Part):
+    """Origin of a row's figures."""
 
     profile: str
     seeds: tuple[int, ...]
@@ -39,7 +39,7 @@ class Row(_Part):
     paper: dict[str, float]
     """By attack, percent."""
     note: str | None
-    made: Made | None
+    made: Provenance | None
     """None: not run yet, and nothing below."""
     clean: Estimate | None = None
     levels: dict[Knowledge, dict[AttackName, Estimate]] = {}
@@ -129,7 +129,7 @@ def _row(data: str, defence: str, epsilon: float, cells: Sequence[CellResult]) -
     ]
     return row.model_copy(
         update={
-            "made": Made(
+            "made": Provenance(
                 profile=first.profile,
                 seeds=tuple(cell.seed for cell in cells),
                 train_images=first.train_images,

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -22,18 +21,18 @@ from rich.progress import (
 from fend.errors import FendError
 from reproduction.cells import Cell
 from reproduction.result import is_done
-from reproduction.run_cell import Places, run_cell
+from reproduction.run_cell import Paths, run_cell
 
 
 def run_cells(
-    cells: Sequence[Cell], places: Places, workers: int, console: Console
+    cells: Sequence[Cell], paths: Paths, workers: int, console: Console
 ) -> dict[str, str]:
     """Run those of `cells` that have no result yet, `workers` at a time (1: in this process).
 
     Returns, by the name of the cell, why those that could not be run were not.
     """
     failed: dict[str, str] = {}
-    todo = [cell for cell in cells if not is_done(places.out, cell)]
+    todo = [cell for cell in cells if not is_done(paths.out, cell)]
     console.print(f"{len(cells) - len(todo)} of {len(cells)} cells are done", highlight=False)
     if not todo:
         return failed
@@ -41,14 +40,14 @@ def run_cells(
         if workers == 1:
             for cell in todo:
                 say(cell.name)
-                _note(failed, cell, _run(cell, places, say), console)
+                _note(failed, cell, _run(cell, paths, say), console)
                 advance()
             return failed
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(
-            min(workers, len(todo)), context, initializer=_end_with, initargs=(os.getpid(),)
+            min(workers, len(todo)), context, initializer=_end_with_parent
         ) as pool:
-            futures = {pool.submit(_run, cell, places): cell for cell in todo}
+            futures = {pool.submit(_run, cell, paths): cell for cell in todo}
             say(f"{workers} processes")
             try:
                 for future in as_completed(futures):
@@ -60,11 +59,11 @@ def run_cells(
     return failed
 
 
-def _run(cell: Cell, places: Places, say: Callable[[str], None] = lambda _: None) -> str | None:
+def _run(cell: Cell, paths: Paths, say: Callable[[str], None] = lambda _: None) -> str | None:
     """None, or what is missing to run it."""
     torch.set_num_threads(1)
     try:
-        run_cell(cell, places, lambda stage: say(f"{cell.name}: {stage}"))
+        run_cell(cell, paths, lambda stage: say(f"{cell.name}: {stage}"))
     except FendError as error:
         return f"{error}"
     return None
@@ -78,12 +77,12 @@ def _note(failed: dict[str, str], cell: Cell, problem: str | None, console: Cons
         console.print(f"[red]not run[/] {cell.name}: {problem}", highlight=False)
 
 
-def _end_with(parent: int) -> None:
-    """Stop this process where the one that started it is gone (killed with -9, say)."""
+def _end_with_parent() -> None:
+    """Stop this process when the one that started it is gone (killed with -9, say)."""
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        if (parent := multiprocessing.parent_process()) is not None:
+            parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

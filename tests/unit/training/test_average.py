@@ -64,8 +64,7 @@ def test_a_stopped_training_resumes_to_the_same_average(tmp_path: Path) -> None:
 def test_the_average_forgets_the_first_steps_sooner_and_copies_counts() -> None:
     module = nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1))
     average = averaged_copy(module, 0.5)
-    start = {name: value.clone() for name, value in module.state_dict().items()}
-    expected = start["0.weight"]
+    expected = module[0].weight.detach().clone()
     for step in range(1, 20):
         with torch.no_grad():
             module[0].weight.add_(1.0)
@@ -75,4 +74,3 @@ def test_the_average_forgets_the_first_steps_sooner_and_copies_counts() -> None:
         averaged = average.module.state_dict()
         assert torch.equal(averaged["0.weight"], expected)
         assert averaged["1.num_batches_tracked"] == step
-    assert torch.equal(module[0].weight, start["0.weight"] + 19)

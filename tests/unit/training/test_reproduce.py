@@ -18,7 +18,7 @@ from fend.threat import Knowledge
 from reproduction.cells import DEFENCES, PAPER_ROWS, Cell, plan
 from reproduction.profiles import ReproduceInvalid, profiles
 from reproduction.result import CellResult, is_done, read_results, result_path
-from reproduction.run_cell import Places
+from reproduction.run_cell import Paths
 from reproduction.work import run_cells
 from training.recipe import Recipe
 
@@ -34,7 +34,7 @@ def _tiny(defence: str) -> Cell:
 
 def _run(cells: list[Cell], out: Path) -> tuple[dict[str, str], str]:
     console = Console(record=True, width=200, quiet=False, file=open(os.devnull, "w"))  # noqa: SIM115
-    failed = run_cells(cells, Places(out, None, "cpu"), 1, console)
+    failed = run_cells(cells, Paths(out, None, "cpu"), 1, console)
     console.file.close()
     return failed, console.export_text()
 

@@ -9,8 +9,14 @@ from fend.threat import Knowledge
 from reproduction.estimates import difference, estimate, leaves_more
 from reproduction.figure import draw
 from reproduction.markdown import to_markdown
-from reproduction.marks import from_marks, to_marks
-from reproduction.result import AtLevel, CellResult, Measured, UnderThreat
+from reproduction.result import (
+    AtLevel,
+    CellResult,
+    Measured,
+    UnderThreat,
+    from_marks,
+    to_marks,
+)
 from reproduction.sanity import violations
 from reproduction.tables import DataTable, tables_of
 
