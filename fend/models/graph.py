@@ -10,13 +10,11 @@ runs it without importing what the module was made of. Only the operations of `g
 it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fend.models.graph_ops import operation
 
@@ -44,16 +42,10 @@ class GraphNetwork(nn.Module):
                 _hold(self, name, tensor)
             except (KeyError, RuntimeError, AttributeError) as error:
                 raise ValueError(f"tensors: {name!r} cannot be: {error}") from error
-        known = {INPUT}
-        self._steps: list[_Step] = []
-        for written in steps:
-            step = _Step.read(written, known, tensors)
-            self._steps.append(step)
-            known.add(step.name)
-        if logits not in known:
-            raise ValueError(f"logits: no step is called {logits!r}")
-        self._logits = logits
-        self._finished = _finished(self._steps, logits)
+        reader = _Reader(tensors)
+        for step in steps:
+            reader.add(step)
+        self._graph = reader.finish(logits)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N,C,H,W) in [0, 1] to logits (N, classes).
@@ -61,146 +53,102 @@ class GraphNetwork(nn.Module):
         Raises:
             RuntimeError: a step that does not take what it is given.
         """
-        tensors = dict(self.named_parameters()) | dict(self.named_buffers())
-        values: dict[str, Any] = {INPUT: images}
-        for step, finished in zip(self._steps, self._finished, strict=True):
-            call = partial(
-                step.run,
-                *(_resolved(arg, values, tensors, images.device) for arg in step.args),
-                **{
-                    key: _resolved(arg, values, tensors, images.device)
-                    for key, arg in step.kwargs.items()
-                },
-            )
-            try:
-                if step.layer is None:
-                    values[step.name] = call()
-                else:
-                    values[step.name] = self.get_submodule(step.layer)(values[step.takes], call)
-            except (TypeError, ValueError, LookupError, ArithmeticError) as error:
-                raise RuntimeError(f"step {step.name}: {error}") from error
-            for name in finished:
-                del values[name]
-        logits: Tensor = values[self._logits]
+        logits: Tensor = _Run(self, self._graph).run(images)
         return logits
 
 
+class _Run(fx.Interpreter):
+    """One pass. Never fx.GraphModule, which turns the names of a bundle into Python code."""
+
+    def __init__(self, network: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(network, graph=graph)
+        self.extra_traceback = False  # what fails is told in one line
+
+    def run_node(self, n: fx.Node) -> Any:
+        try:
+            return super().run_node(n)
+        except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+            raise RuntimeError(f"step {n.meta.get('step', n.name)}: {error}") from error
+
+
 class _Layer(nn.Module):
-    """The tensors of one layer. Its step is called through it, so that hooks see what goes in."""
+    """The tensors of one layer. Its steps are called through it, so that hooks see what goes in."""
 
-    def forward(self, _features: Any, call: Callable[[], Any]) -> Any:
-        """What `call` gives."""
-        return call()
-
-
-@dataclass(frozen=True)
-class _Value:
-    """What the step of that name gave."""
-
-    name: str
+    def forward(self, _features: Any, op: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Result of the operation."""
+        return operation(op)(*args, **kwargs)
 
 
-@dataclass(frozen=True)
-class _Held:
-    """The tensor of that name."""
+class _Reader:
+    """Builds the graph from the steps as they are written."""
 
-    name: str
+    def __init__(self, tensors: Mapping[str, object]) -> None:
+        self._tensors = tensors
+        self._graph = fx.Graph()
+        self._images = self._graph.placeholder(INPUT)
+        self._values = {INPUT: self._images}
 
-
-class _Device:
-    """Where the images are."""
-
-
-@dataclass(frozen=True)
-class _Step:
-    name: str
-    run: Callable[..., Any]
-    args: list[Any]
-    kwargs: dict[str, Any]
-    layer: str | None
-    """The module whose tensor the step uses first, if it also uses what another step gave."""
-    takes: str
-    """The first value that it uses."""
-
-    @classmethod
-    def read(
-        cls, written: Mapping[str, Any], known: set[str], tensors: Mapping[str, object]
-    ) -> "_Step":
-        if set(written) != {"name", "op", "args", "kwargs"} or str(written["name"]) in known:
+    def add(self, written: Mapping[str, Any]) -> None:
+        """Add the next step."""
+        if set(written) != {"name", "op", "args", "kwargs"} or str(written["name"]) in self._values:
             raise ValueError(f"a step is a new name, op, args and kwargs, not {dict(written)}")
-        args = [_read(item) for item in written["args"]]
-        kwargs = {str(key): _read(item) for key, item in written["kwargs"].items()}
-        values = [leaf.name for leaf in _leaves([args, kwargs]) if isinstance(leaf, _Value)]
-        held = [leaf.name for leaf in _leaves([args, kwargs]) if isinstance(leaf, _Held)]
-        for name in [
-            *(v for v in values if v not in known),
-            *(h for h in held if h not in tensors),
-        ]:
-            raise ValueError(f"{written['name']}: nothing before it is called {name!r}")
-        layer = held[0].rpartition(".")[0] if held and values else ""
-        return cls(
-            str(written["name"]),
-            operation(str(written["op"])),
-            args,
-            kwargs,
-            layer or None,
-            values[0] if values else INPUT,
-        )
+        name, op = str(written["name"]), str(written["op"])
+        run = operation(op)
+        inputs: list[fx.Node] = []
+        layers: list[str] = []
+        try:
+            args = tuple(self._argument(item, inputs, layers) for item in written["args"])
+            kwargs = {
+                str(key): self._argument(item, inputs, layers)
+                for key, item in written["kwargs"].items()
+            }
+        except LookupError as error:
+            raise ValueError(f"{name}: nothing before it is called {error}") from error
+        if inputs and layers and layers[0]:
+            node = self._graph.call_module(layers[0], (inputs[0], op, *args), kwargs)
+        else:
+            node = self._graph.call_function(run, args, kwargs)
+        node.meta["step"] = name
+        self._values[name] = node
+
+    def finish(self, logits: str) -> fx.Graph:
+        """The whole graph."""
+        if logits not in self._values:
+            raise ValueError(f"logits: no step is called {logits!r}")
+        self._graph.output(self._values[logits])
+        return self._graph
+
+    def _argument(self, written: Any, inputs: list[fx.Node], layers: list[str]) -> Any:
+        """A number, a text, a list of arguments, or what a table says that stands here.
+
+        Notes in `inputs` the values of steps, and in `layers` those whose tensors are used.
+        """
+        if isinstance(written, list):
+            return [self._argument(item, inputs, layers) for item in written]
+        if not isinstance(written, Mapping):
+            return written
+        ((kind, what),) = written.items()
+        if kind == "value":
+            inputs.append(self._values[what])
+            return inputs[-1]
+        if kind == "tensor":
+            if what not in self._tensors:
+                raise LookupError(repr(what))
+            layers.append(what.rpartition(".")[0])
+            return self._graph.create_node("get_attr", what)
+        if kind == "float":  # inf and nan, which JSON has not
+            return float(what)
+        if kind == "device":  # that of the images
+            return self._graph.call_function(getattr, (self._images, "device"))
+        return _constant(kind, what)
 
 
-def _read(written: Any) -> Any:
-    """An argument: a number, a text, a list of arguments, or a table that says what stands here."""
-    if isinstance(written, list):
-        return [_read(item) for item in written]
-    if not isinstance(written, Mapping):
-        return written
-    ((kind, what),) = written.items()
-    if kind == "value":
-        return _Value(what)
-    if kind == "tensor":
-        return _Held(what)
-    if kind == "float":  # inf and nan, which JSON has not
-        return float(what)
-    if kind == "device":
-        return _Device()
+def _constant(kind: str, name: str) -> Any:
     if kind in ("dtype", "memory_format", "layout"):
-        found = getattr(torch, what, None)
+        found = getattr(torch, name, None)
         if isinstance(found, getattr(torch, kind)):
             return found
-    raise ValueError(f"{dict(written)} is no argument of a step")
-
-
-def _leaves(args: Any) -> list[Any]:
-    if isinstance(args, dict):
-        args = list(args.values())
-    if isinstance(args, list):
-        return [leaf for item in args for leaf in _leaves(item)]
-    return [args]
-
-
-def _resolved(
-    arg: Any, values: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device
-) -> Any:
-    if isinstance(arg, _Value):
-        return values[arg.name]
-    if isinstance(arg, _Held):
-        return tensors[arg.name]
-    if isinstance(arg, _Device):
-        return device
-    if isinstance(arg, list):
-        return [_resolved(item, values, tensors, device) for item in arg]
-    return arg
-
-
-def _finished(steps: Sequence[_Step], logits: str) -> list[list[str]]:
-    """For each step the values that no later one uses, which then need no memory."""
-    seen = {logits}
-    finished: list[list[str]] = []
-    for step in reversed(steps):
-        used = [leaf.name for leaf in _leaves([step.args, step.kwargs]) if isinstance(leaf, _Value)]
-        finished.append([name for name in dict.fromkeys([step.name, *used]) if name not in seen])
-        seen |= {step.name, *used}
-    return finished[::-1]
+    raise ValueError(f"{ {kind: name} } is no argument of a step")
 
 
 def _hold(root: nn.Module, name: str, written: Mapping[str, Any]) -> None:
@@ -211,8 +159,7 @@ def _hold(root: nn.Module, name: str, written: Mapping[str, Any]) -> None:
         if part not in dict(module.named_children()):
             module.add_module(part, _Layer())
         module = module.get_submodule(part)
-    dtype = _read({"dtype": written["dtype"]})
-    tensor = torch.zeros(written["shape"], dtype=dtype)
+    tensor = torch.zeros(written["shape"], dtype=_constant("dtype", written["dtype"]))
     if written["learnt"]:
         module.register_parameter(last, nn.Parameter(tensor, requires_grad=False))
     else:

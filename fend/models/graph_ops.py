@@ -6,6 +6,7 @@ or changes its input. Enough for every classifier of torchvision.
 
 import operator
 from collections.abc import Callable, Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -47,6 +48,7 @@ NUMBERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
 """On sizes, which depend on the batch, and on the parts of a result."""
 
 
+@cache
 def operation(name: str) -> Callable[..., Any]:
     """The function that `name` stands for: "aten.conv2d.default", or "number.mul".
 
