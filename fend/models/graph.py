@@ -63,6 +63,14 @@ class _Run(fx.Interpreter):
     def __init__(self, network: nn.Module, graph: fx.Graph) -> None:
         super().__init__(network, graph=graph)
         self.extra_traceback = False  # what fails is told in one line
+        self._named = {
+            **self.submodules,
+            **dict(network.named_parameters()),
+            **dict(network.named_buffers()),
+        }
+
+    def fetch_attr(self, target: str) -> Any:
+        return self._named[target]  # walking there part by part costs a third of a small network
 
     def run_node(self, n: fx.Node) -> Any:
         try:
