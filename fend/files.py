@@ -27,7 +27,7 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     except BaseException:
         staging.unlink(missing_ok=True)
         raise
-    if durable and os.name == "posix":
+    if durable:
         sync(path.parent)
 
 
@@ -39,7 +39,9 @@ def replace_atomically(path: Path, data: bytes | str, *, durable: bool = False) 
 
 def sync(path: Path) -> None:
     """Wait until a file, or the entries of a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

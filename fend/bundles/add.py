@@ -6,9 +6,7 @@ It is made ready in a hidden folder. Whatever kills the program leaves that fold
 the next one removes.
 """
 
-import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from fend.bundles.canary import check_canary
 from fend.bundles.files import MAX_BYTES, copy_bundle_files
 from fend.bundles.versions import VersionUnknown, find_version
 from fend.errors import Invalid, Unavailable
+from fend.files import sync
 
 _STAGING = ".adding-"
 _LOCK = ".adding.lock"
@@ -87,11 +86,11 @@ def _add(source: Path, models_dir: Path, staging: Path, max_bytes: int) -> tuple
     if target.is_dir():
         (target / VERSIONS).mkdir(exist_ok=True)
         ready.rename(target / VERSIONS / ready.name)
-        _sync(target / VERSIONS)
-        _sync(target)
+        sync(target / VERSIONS)
+        sync(target)
     else:
         model.rename(target)
-        _sync(models_dir)
+        sync(models_dir)
     return target / VERSIONS / ready.name, manifest
 
 
@@ -111,14 +110,4 @@ def _to_disk(folder: Path) -> None:
     """Make everything below `folder` readable to all and safe from a loss of power."""
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    if sys.platform == "win32" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(path)

@@ -27,6 +27,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from fend.errors import Invalid, Unavailable
+from fend.files import replace_atomically
 from fend.images import InputSpec
 from fend.models import build, parameter_count
 from fend.pipeline import Defence, frozen
@@ -155,8 +156,8 @@ def save_bundle(
 def annotate(folder: Path, about: Mapping[str, Any], card: str) -> Manifest:
     """Replace what is said *about* a bundle (measurements, card); its version stays."""
     manifest = read_manifest(folder).model_copy(update={"about": dict(about)})
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
-    (folder / CARD).write_text(card)
+    replace_atomically(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+    replace_atomically(folder / CARD, card)
     return manifest
 
 

@@ -8,9 +8,9 @@ mirror is TensorFlow Datasets'.
 import hashlib
 import http.client
 import os
+import shutil
 import ssl
 import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from fend.datasets import cifar10, mnist
 from fend.errors import Invalid
+from fend.files import replacing
 
 Progress = Callable[[str, int, int], None]
 """Called with a file's name, the bytes that are here, and its size in bytes."""
@@ -194,14 +195,12 @@ def _unpack(file: RemoteFile, data_dir: Path) -> None:
     if not file.unpacks_to:
         return
     archive_path = data_dir / file.path
-    with (
-        tempfile.TemporaryDirectory(dir=data_dir, prefix=".unpack-") as staging,
-        tarfile.open(archive_path) as archive,
-    ):
+    with tarfile.open(archive_path) as archive:
         for path in file.unpacks_to:
-            archive.extract(path, staging, filter="data")
-            (data_dir / path).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(Path(staging) / path, data_dir / path)
+            packed = archive.extractfile(path)
+            assert packed is not None  # the archive is the published one, by its digest
+            with packed, replacing(data_dir / path) as staging, staging.open("wb") as out:
+                shutil.copyfileobj(packed, out)
     archive_path.unlink()
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fend.datasets import cifar10, cifar10_grey, folder, mnist, npz, rendered_digits
+from fend.datasets import cifar10, folder, mnist, npz, rendered_digits
 from fend.datasets.base import ImageSet, MissingDatasetError
 from fend.errors import Invalid
 from fend.images import InputSpec
@@ -55,7 +55,7 @@ def load(spec: str, data_dir: Path | None, input_spec: InputSpec | None = None) 
     if name == "cifar10" and argument in cifar10.FILES:
         return cifar10.load(argument, _require(data_dir, spec))
     if name == "cifar10-grey" and argument in cifar10.FILES:
-        return cifar10_grey.load(argument, _require(data_dir, spec))
+        return cifar10.load_grey(argument, _require(data_dir, spec))
     forms = "; ".join(entry.form for entry in SPEC_FORMS)
     raise Invalid(f"no data set is called {spec!r}; there are: {forms}", code="dataset_unknown")
 

@@ -5,7 +5,7 @@ beside it for each format) before Pillow sees them; then pixels, polarity, paddi
 """
 
 from fend.images.decode import DecodedImage, decode, is_small
-from fend.images.encode import encode_png
+from fend.images.pixels import encode_png
 from fend.images.spec import DEFAULT_LIMITS, DecodeLimits, InputSpec
 
 __all__ = [

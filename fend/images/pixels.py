@@ -1,4 +1,4 @@
-"""A container to upright, scaled samples. All that Pillow does to untrusted bytes is here."""
+"""A container to upright, scaled samples, and pixels to PNG: all that Pillow does is here."""
 
 import io
 import struct
@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import (
     BmpImagePlugin,
     Image,
@@ -145,3 +146,23 @@ def to_samples(
     if samples.shape[-1] != channels:
         samples = np.repeat(samples, channels, axis=-1)
     return samples, alpha, np.float32(65535 if image.mode == "F" else 255)
+
+
+def encode_png(pixels: torch.Tensor) -> bytes:
+    """Write (C,H,W) pixels in [0,1], C 1 or 3, as an 8-bit PNG, rounded to the nearest level.
+
+    Values that `decode` gave come back exactly.
+
+    Raises:
+        ValueError: wrong shape, not a number, or outside [0,1] by half a level or more.
+    """
+    if pixels.ndim != 3 or pixels.shape[0] not in (1, 3) or 0 in pixels.shape:
+        raise ValueError(f"expected pixels of shape (1 or 3, H, W), got {tuple(pixels.shape)}")
+    levels = (pixels.detach().to("cpu", torch.float32) * 255).round()
+    if not bool(((levels >= 0) & (levels <= 255)).all()):
+        raise ValueError("expected pixels in [0, 1]; clamp them first")
+    samples = levels.to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    image = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return file.getvalue()

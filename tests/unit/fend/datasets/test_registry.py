@@ -1,0 +1,38 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fend.datasets import (
+    MissingDatasetError,
+    load,
+)
+from fend.errors import FendError, Invalid
+
+
+def code(name: str) -> Callable[[FendError], bool]:
+    return lambda error: error.code == name
+
+
+class TestRegistry:
+    @pytest.mark.parametrize(
+        "spec", ["", "mnist", "mnist:val", "cifar10:", "cifar100:test", "rendered-digits:x", "npz:"]
+    )
+    def test_unknown_spec_says_what_there_is(self, spec: str, tmp_path: Path) -> None:
+        with pytest.raises(Invalid, match="mnist:train", check=code("dataset_unknown")) as caught:
+            load(spec, tmp_path)
+        assert caught.value.code == "dataset_unknown"
+
+    @pytest.mark.parametrize("spec", ["mnist:test", "cifar10:train"])
+    def test_no_data_directory(self, spec: str) -> None:
+        with pytest.raises(MissingDatasetError, match="FEND_DATA_DIR") as caught:
+            load(spec, None)
+        assert caught.value.code == "dataset_missing"
+
+    def test_missing_files_are_named_with_the_place_and_the_remedy(self, tmp_path: Path) -> None:
+        with pytest.raises(MissingDatasetError, match="fend data fetch mnist") as caught:
+            load("mnist:test", tmp_path)
+        assert "t10k-images-idx3-ubyte" in str(caught.value)
+        assert str(tmp_path / "MNIST" / "raw") in str(caught.value)
+        with pytest.raises(MissingDatasetError, match=r"data_batch_1.*fend data fetch cifar10"):
+            load("cifar10:train", tmp_path)
