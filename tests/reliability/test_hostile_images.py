@@ -19,7 +19,6 @@ Digits = list[tuple[bytes, str]]
 
 API_DOCS = Path(__file__).parents[2] / "docs" / "api.md"
 WHAT_TO_DO = re.compile(r"\b(send|save|scale|correct)\b", re.IGNORECASE)
-DAMAGE = {"image_truncated", "image_corrupt"}
 
 
 @pytest.fixture(scope="module")
@@ -120,37 +119,6 @@ def test_what_is_no_picture_is_refused_in_words(
         response = classify(client, case.data, case.content_type)
         problem = assert_refused(response, documented, name)
         assert (problem["status"], problem["code"]) == (case.status, case.code), (name, problem)
-
-
-@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "BMP"])
-def test_a_file_cut_at_every_tenth_byte_is_refused(
-    client: httpx.Client, image_corpus: ModuleType, digit: np.ndarray, documented: set[int],
-    file_format: str,
-) -> None:  # fmt: skip
-    data = image_corpus.saved(Image.fromarray(digit).resize((56, 56)), file_format)
-    for end in range(0, len(data), 10):
-        problem = assert_refused(
-            classify(client, data[:end], file_format.lower()), documented, f"cut at {end}"
-        )
-        early = {"empty_body"} if end == 0 else {"unsupported_image_format"}
-        assert problem["code"] in (DAMAGE if end > 12 else DAMAGE | early), (end, problem)
-
-
-@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "BMP"])
-def test_a_file_with_a_wrong_byte_is_answered_or_refused(
-    client: httpx.Client, image_corpus: ModuleType, digit: np.ndarray, documented: set[int],
-    file_format: str,
-) -> None:  # fmt: skip
-    """At every fifth byte; and a PNG, which has checksums, never gives another answer."""
-    data = image_corpus.saved(Image.fromarray(digit), file_format)
-    label = classify(client, data, file_format.lower()).json()["label"]
-    for position in range(0, len(data), 5):
-        broken = data[:position] + bytes([data[position] ^ 0x55]) + data[position + 1 :]
-        response = classify(client, broken, file_format.lower())
-        if response.status_code != 200:
-            assert_refused(response, documented, f"byte {position}")
-        elif file_format == "PNG":
-            assert response.json()["label"] == label, position
 
 
 def test_the_bad_ones_of_a_batch_leave_the_good_ones_alone(

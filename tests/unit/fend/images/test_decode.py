@@ -14,10 +14,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
-from pydantic import ValidationError
 
 from fend.errors import FendError, Invalid, TooLarge, Unsupported
-from fend.images import DecodedImage, DecodeLimits, InputSpec, decode, encode_png
+from fend.images import DecodedImage, DecodeLimits, InputSpec, decode
 
 
 def code(name: str) -> Callable[[FendError], bool]:
@@ -758,66 +757,3 @@ def test_threads_do_not_disturb_each_other():
         results = list(pool.map(lambda job: decode(job[0], DIGITS).pixels, jobs))
 
     assert all(torch.equal(got, expected) for got, (_, expected) in zip(results, jobs, strict=True))
-
-
-# Spec and limits
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"channels": 2},
-        {"height_px": 0},
-        {"width_px": 10**6},
-        {"unknown": 1},
-        {"polarity": "light_on_dark", "background": "white"},
-    ],
-)
-def test_impossible_specs_are_refused(changes):
-    with pytest.raises(ValidationError):
-        InputSpec.model_validate({"channels": 1, "height_px": 28, "width_px": 28, **changes})
-
-
-def test_spec_survives_json():
-    assert InputSpec.model_validate_json(DIGITS.model_dump_json()) == DIGITS
-
-
-def test_limits_must_be_positive():
-    with pytest.raises(ValueError, match="at least 1"):
-        DecodeLimits(max_pixels=0)
-
-
-# PNG out
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_encode_png_round_trip_is_exact(channels):
-    levels = torch.arange(channels * 16 * 16).remainder(256).reshape(channels, 16, 16)
-    pixels = levels.float() / 255
-    spec = InputSpec.model_validate({"channels": channels, "height_px": 16, "width_px": 16})
-
-    assert torch.equal(decode(encode_png(pixels), spec).pixels, pixels)
-
-
-def test_encode_png_rounds_to_the_nearest_level():
-    """torchattacks #124: cut down to a level instead, a stored adversarial is another image."""
-    pixels = torch.tensor([[[0.0, 0.9 / 255, 1.4 / 255, 253.6 / 255, 0.9999, 1.0]]])
-
-    with Image.open(io.BytesIO(encode_png(pixels))) as image:
-        assert np.asarray(image).tolist() == [[0, 1, 1, 254, 255, 255]]
-
-
-@pytest.mark.parametrize(
-    "pixels",
-    [
-        torch.zeros(28, 28),
-        torch.zeros(2, 28, 28),
-        torch.zeros(1, 0, 28),
-        torch.full((1, 2, 2), 1.1),
-        torch.full((1, 2, 2), -0.1),
-        torch.full((1, 2, 2), float("nan")),
-    ],
-)
-def test_encode_png_refuses_what_is_no_picture(pixels):
-    with pytest.raises(ValueError, match="expected pixels"):
-        encode_png(pixels)
