@@ -75,7 +75,7 @@ class Diagnostics:
         )
         self.seen_fooled[new[inside]] = True
 
-    def mend(self, gradient: Tensor, rows: Tensor, telling: Tensor | None = None) -> Tensor:
+    def sanitize(self, gradient: Tensor, rows: Tensor, telling: Tensor | None = None) -> Tensor:
         """Take in a gradient; zero instead of NaN and infinity, where there are any.
 
         `telling`: bool (n,), where a zero would be news; None is everywhere.

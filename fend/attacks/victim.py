@@ -105,4 +105,4 @@ class Victim:
             (gradient,) = torch.autograd.grad(per_image.sum(), leaf, allow_unused=True)
         if gradient is None:  # something on the way cut the graph
             gradient = torch.zeros_like(leaf, requires_grad=False)
-        return self.diagnostics.mend(gradient, rows, telling)
+        return self.diagnostics.sanitize(gradient, rows, telling)

@@ -1,9 +1,9 @@
-"""Bring a bundle into a folder of models, as a further version: all of it or nothing.
+"""Add a bundle to a folder of models as a further version, wholly or not at all.
 
     copy --> check digests, load, answer the canary --> write to the disk --> one rename
 
-It is made ready in a hidden folder. Whatever kills the program leaves that folder at most, which
-the next one removes.
+It is prepared in a hidden folder. A program that is killed leaves at most that folder behind,
+which the next call removes.
 """
 
 import shutil

@@ -56,7 +56,7 @@ class SuspicionRule(_Part):
 
     threshold: float = Field(ge=0, le=1)
     false_positive_rate: float = Field(ge=0, le=1)
-    """The share of clean validation images above the threshold."""
+    """Share of clean validation images above the threshold."""
 
 
 class Smoothing(_Part):

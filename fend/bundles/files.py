@@ -1,4 +1,4 @@
-"""The files of one bundle, out of a folder or an archive that nobody has looked into.
+"""Copies the files of one bundle out of an untrusted folder or archive.
 
 Nothing is unpacked to a path that the archive names: the names of a bundle's files are known, and
 only those are written, as plain files, into one folder.

@@ -48,7 +48,7 @@ def find_version(model_dir: Path, version: str) -> Path:
 
 
 def unchosen_version(model_dir: Path) -> Path:
-    """The version of a model where nobody has chosen one: in its folder itself, or its only one.
+    """The default version of a model: the one in its folder itself, or its only one.
 
     Raises:
         Unavailable (`bundle_missing`): there is none, or there are several further ones.

@@ -15,7 +15,7 @@ class ResidualUNet(nn.Module):
 
     No batch statistics, so that an answer never depends on its batch. No clamp at the end either:
     a clamp has zero gradient outside [0, 1], which would make white-box attacks look weak without
-    making the model stronger. Whoever shows the image clips it.
+    making the model stronger. The image is clipped where it is shown.
     """
 
     def __init__(self, channels: int = 1, width: int = 32, scales: int = 2, fold: int = 1) -> None:
