@@ -1,5 +1,7 @@
 """Recipes: what is shipped, what may be written, and how one is laid over another."""
 
+import subprocess
+import sys
 from importlib import resources
 
 import pytest
@@ -186,3 +188,18 @@ def test_the_smoke_version_needs_no_data(name) -> None:
     assert small.data.train.startswith("rendered-digits")
     assert small.loss is None or small.loss.network in (None, "classifier")
     assert Recipe.model_validate(small.model_dump(mode="json")) == small
+
+
+def test_a_typo_is_told_without_tensorboard_and_its_lack_in_one_sentence(tmp_path) -> None:
+    def train(*options: str) -> str:
+        code = "import sys; sys.modules['tensorboard'] = None; from fend.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code, "train", "mnist-unsecured", *options],
+            cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    assert "classifier.epoch: Extra inputs" in train("--set", "classifier.epoch=3")
+    assert "[dependency_missing]" in train("--smoke")
