@@ -10,8 +10,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from fend.errors import FendError
-from service.model_limits import ModelLimits
-from service.settings import Settings, read_settings
+from service.settings import ModelLimits, Settings, read_settings
 
 STARTUP_FAILURE = 3
 """Exit code when the service could not start, as uvicorn's, where the table has none."""
@@ -23,7 +22,6 @@ EXIT_CODES: Mapping[str, int] = {
     "no_models": 6,
     "device_unavailable": 7,
     "state_unavailable": 8,
-    "workers_failed": 9,
 }
 """By the code of the error; docs/deploying.md says what to do about each."""
 

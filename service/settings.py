@@ -5,31 +5,46 @@ The only place that reads the environment.
 
 import json
 import os
-import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from fend.errors import FendError
-from service.model_limits import Limits, ModelLimits
+from fend.errors import Invalid
 
 Priority = Literal["low", "normal"]
 LogFormat = Literal["auto", "console", "json"]
 
 
-class SettingsError(FendError):
+class SettingsError(Invalid):
     """A setting has a value that the service cannot start with."""
 
     code = "settings_invalid"
 
 
-class ExposureRefused(FendError):
-    """The service would be open to a network, and nobody said that it should be."""
+class ModelLimits(BaseModel):
+    """What differs for one model from the settings of the same names."""
 
-    code = "exposure_refused"
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    queue_size: int | None = Field(default=None, ge=1)
+    max_batch: int | None = Field(default=None, ge=1)
+    request_timeout_s: float | None = Field(default=None, gt=0)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What holds for one model."""
+
+    queue_size: int
+    """Images of the model that may be in flight."""
+    max_batch: int
+    """Images that go through the model at once."""
+    request_timeout_s: float
+    """Time for one answer."""
 
 
 class Settings(BaseSettings):
@@ -79,9 +94,6 @@ class Settings(BaseSettings):
     device: str = "auto"
     """Where models run: auto, cpu, cuda or cuda:N. auto takes a GPU where there is one."""
 
-    workers: int = Field(default=1, ge=1)
-    """Serving processes on the port; each has all models, and limits and queues of its own."""
-
     max_body_bytes: int = Field(default=10 * 1024 * 1024, ge=1)
     """Largest request body."""
 
@@ -118,7 +130,7 @@ class Settings(BaseSettings):
     """Most open connections; the one that has sent nothing for longest makes room for a new one."""
 
     queue_size: int = Field(default=128, ge=1)
-    """Images of a model that may be in the works at a time; more are refused with 429."""
+    """Images of a model that may be in flight at a time; more are refused with 429."""
 
     max_batch: int = Field(default=64, ge=1)
     """Most images that go through a model at once."""
@@ -138,7 +150,7 @@ class Settings(BaseSettings):
     """Noisy images that certify one answer. More make larger radii, and take as much longer."""
 
     certify_queue: int = Field(default=4, ge=1)
-    """Certificates that may be in the works at a time; more are refused with 429."""
+    """Certificates that may be in flight at a time; more are refused with 429."""
 
     decode_threads: int = Field(default=2, ge=1)
     """Threads that decode and encode images."""
@@ -183,16 +195,13 @@ def read_settings(flags: Mapping[str, Any]) -> Settings:
         SettingsError: naming each bad setting, never its value where that is secret.
     """
     try:
-        settings = Settings(**{name: value for name, value in flags.items() if value is not None})
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
             for problem in error.errors(include_input=False)
         )
         raise SettingsError(f"bad setting: {problems}") from error
-    if settings.workers > 1 and sys.platform == "win32":
-        raise SettingsError("workers: only 1 is supported on Windows")
-    return settings
 
 
 def traces_wanted() -> bool:

@@ -11,7 +11,7 @@ from fend.bundles import read_manifest
 from fend.bundles.versions import version_folders
 from fend.errors import FendError
 from service.api.problems import problem_docs
-from service.inference.repository import Repository
+from service.api.services import services
 from service.inference.serving_model import RefusedModel
 
 router = APIRouter(
@@ -58,7 +58,7 @@ class Activation(BaseModel):
 @router.get("")
 async def list_versions(request: Request) -> list[ModelVersions]:
     """Every model with its versions on disk, and the one that serves."""
-    repository: Repository = request.app.state.repository
+    repository = services(request).repository
     await repository.look_for_new()
     names = sorted(repository.serving() | repository.refused())
     return [await asyncio.to_thread(_versions, request, name) for name in names]
@@ -68,29 +68,29 @@ async def list_versions(request: Request) -> list[ModelVersions]:
 async def activate(request: Request, name: str, wanted: Activation) -> ModelVersions:
     """Verify, load and warm a version, then swap; answers when the old one is done, in every
     worker."""
-    await request.app.state.swaps.activate(name, wanted.version)
+    await services(request).swaps.activate(name, wanted.version)
     return await asyncio.to_thread(_versions, request, name)
 
 
 @router.post("/{name}/rollback", responses=problem_docs(404, 409, 503))
 async def rollback(request: Request, name: str) -> ModelVersions:
     """Activate the version that served before."""
-    await request.app.state.swaps.rollback(name)
+    await services(request).swaps.rollback(name)
     return await asyncio.to_thread(_versions, request, name)
 
 
 @router.post("/{name}/unload", responses=problem_docs(404, 503))
 async def unload(request: Request, name: str) -> ModelVersions:
     """Serve the model no more, until a version is activated; also after a restart."""
-    await request.app.state.swaps.unload(name)
+    await services(request).swaps.unload(name)
     return await asyncio.to_thread(_versions, request, name)
 
 
 def _versions(request: Request, name: str) -> ModelVersions:
-    repository: Repository = request.app.state.repository
+    repository = services(request).repository
     model = repository.entry(name)
     active = None if isinstance(model, RefusedModel) else model.manifest.version
-    folders = version_folders(request.app.state.settings.models_dir / name)
+    folders = version_folders(services(request).settings.models_dir / name)
     found = []
     for folder in folders:
         try:
@@ -106,7 +106,7 @@ def _versions(request: Request, name: str) -> ModelVersions:
             )
         )
     reason = model.error.code if isinstance(model, RefusedModel) else None
-    limits = request.app.state.settings.limits_of(name)
+    limits = services(request).settings.limits_of(name)
     return ModelVersions(
         name=name,
         active=active,

@@ -4,15 +4,15 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, TypeVar
 
 from fastapi import Request
 
-from fend.errors import FendError
-from fend.images import DecodeLimits, is_small
+from fend.errors import FendError, Invalid
+from fend.images import DecodeLimits
 from service.api.uploads import (
     Picture,
     PictureReader,
@@ -53,12 +53,6 @@ def server_timing(timings: Sequence[Mapping[str, float]]) -> str:
     return ", ".join(f"{name};dur={duration_ms:.2f}" for name, duration_ms in slowest_ms.items())
 
 
-class TimeoutInvalid(FendError):
-    """The header X-Request-Timeout is no number of seconds."""
-
-    code = "timeout_invalid"
-
-
 class Answering:
     """Takes pictures through the decode threads and the batcher of a model."""
 
@@ -66,12 +60,11 @@ class Answering:
         self,
         settings: Settings,
         repository: Repository,
-        decoders: Executor,
         metrics: Metrics,
         traces: Traces,
     ) -> None:
         self._repository = repository
-        self._decoders = decoders
+        self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
         # To look a label up takes longer than to count.
         self._predictions = cache(metrics.predictions.labels)
         self._suspicion = cache(metrics.suspicion_score.labels)
@@ -80,13 +73,17 @@ class Answering:
         self._max_request_images = settings.max_request_images
         self._limits = DecodeLimits(settings.max_body_bytes, settings.max_pixels)
 
+    def close(self) -> None:
+        """End the decode threads."""
+        self._decoders.shutdown()
+
     async def answer(self, request: Request, model_name: str | None) -> Answered:
         """The answer to the picture in the body of `request`.
 
         Raises:
-            ModelUnknown, Unavailable, TimeoutInvalid: before the body is read.
-            UnsupportedMediaType, FileMissing, Invalid, TooLarge, Unsupported: the picture's fault.
-            Overloaded, DeadlineExceeded, ClientGone, AnswerNotFinite.
+            ModelUnknown, RemoteError, Invalid: before the body is read.
+            Unsupported, TooLarge, Invalid: the picture's fault.
+            Busy, DeadlineExceeded, ClientGone, AnswerNotFinite.
         """
         timeout_s = self.timeout_s(request, self._repository.get(model_name))
         upload = await read_upload(request)
@@ -103,8 +100,8 @@ class Answering:
         They are admitted together, so a full house refuses them as it refuses one.
 
         Raises:
-            ModelUnknown, Unavailable, TimeoutInvalid: before the body is read.
-            UnsupportedMediaType, FileMissing, TooManyImages, Overloaded, ClientGone.
+            ModelUnknown, RemoteError, Invalid: before the body is read.
+            Unsupported, TooLarge, Busy, ClientGone.
         """
         model = self._repository.get(model_name)
         timeout_s = self.timeout_s(request, model)
@@ -129,7 +126,7 @@ class Answering:
         """The caller's patience from X-Request-Timeout, at most the model's own.
 
         Raises:
-            TimeoutInvalid.
+            Invalid: the header is no number of seconds.
         """
         given = request.headers.get("x-request-timeout")
         if given is None:
@@ -139,20 +136,19 @@ class Answering:
         except ValueError:
             wanted_s = math.nan
         if not wanted_s > 0:
-            raise TimeoutInvalid(
-                f"X-Request-Timeout is {given[:40]!r}; send seconds above 0, such as 2.5"
+            raise Invalid(
+                f"X-Request-Timeout is {given[:40]!r}; send seconds above 0, such as 2.5",
+                code="timeout_invalid",
             )
         return min(wanted_s, model.limits.request_timeout_s)
 
     async def _take(self, model: ServingModel, upload: Upload, deadline_s: float) -> Answered:
-        read = partial(read_picture, upload)
-        small = is_small(upload.data, model.manifest.content.input)
-        return await self.take_through(model, read, deadline_s, small=small)
+        return await self.take_through(model, partial(read_picture, upload), deadline_s)
 
     async def take_through(
-        self, model: ServingModel, read: PictureReader, deadline_s: float, *, small: bool = False
+        self, model: ServingModel, read: PictureReader, deadline_s: float
     ) -> Answered:
-        """Read and answer one picture that has been admitted; a `small` one without a thread.
+        """Read and answer one picture that has been admitted.
 
         Raises:
             Invalid, TooLarge, Unsupported, DeadlineExceeded, AnswerNotFinite.
@@ -160,10 +156,11 @@ class Answering:
         started_s = time.monotonic()
         spec = model.manifest.content.input
         with self._traces.span("decode"):
-            if small:
-                picture = self._timed("decode", lambda: read(spec, self._limits))
-            else:
-                picture = await self._read_off_loop(model, read, deadline_s - started_s)
+            try:
+                async with asyncio.timeout(deadline_s - started_s):
+                    picture = await self.off_loop(model, "decode", lambda: read(spec, self._limits))
+            except TimeoutError as error:
+                raise DeadlineExceeded(deadline_s - started_s) from error
         decoded_s = time.monotonic()
         with self._traces.span("infer"):  # the wait in the queue included
             served = await model.batcher.submit(picture.pixels, deadline_s)
@@ -175,18 +172,6 @@ class Answering:
             "compute": served.compute_s,
         }
         return Answered(model, picture, answer, timing, deadline_s)
-
-    async def _read_off_loop(
-        self, model: ServingModel, read: PictureReader, limit_s: float
-    ) -> Picture:
-        spec = model.manifest.content.input
-        try:
-            async with asyncio.timeout(limit_s):
-                return await self.off_loop(model, "decode", lambda: read(spec, self._limits))
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"no answer within {limit_s:.2g} s; the work is dropped, retry later"
-            ) from error
 
     def _count(self, model: ServingModel, answer: Answer) -> None:
         name, version, content = model.manifest.name, model.manifest.version, model.manifest.content

@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
 
 from service.api.problems import problem_docs
+from service.api.services import services
 from service.api.waiting import first_of
 from service.audits.event_log import EventLog
 from service.audits.jobs import AuditJobs, AuditUnknown
@@ -50,14 +51,14 @@ async def audit_events(
     ] = "",
 ) -> Response:
     """Follow an audit live, from its beginning or from `Last-Event-ID`."""
-    jobs: AuditJobs = request.app.state.audits
+    jobs = services(request).audits
     record = await jobs.get(audit_id)
     after = int(last_event_id) if last_event_id.isdecimal() and len(last_event_id) < 16 else 0
     if record.state.ended:
         shards = await jobs.shards(audit_id, 0)
         if not list(EventLog(record.total, after).advance(record, shards, None)):
             return Response(status_code=204)  # tells a browser to stop asking
-    events = _stream(jobs, request.app.state.lifecycle, audit_id, EventLog(record.total, after))
+    events = _stream(jobs, services(request).lifecycle, audit_id, EventLog(record.total, after))
     return EventSourceResponse(events, headers=HEADERS)
 
 

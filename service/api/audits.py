@@ -13,10 +13,10 @@ from fend.audit.render.html import CONTENT_POLICY, to_html
 from service.api.accept import preferred
 from service.api.audit_schemas import AuditDetail, AuditList, AuditSummary, detail, summary
 from service.api.problems import problem_docs
+from service.api.services import services
 from service.api.waiting import first_of
 from service.audits.jobs import AuditJobs
 from service.audits.record import AuditRecord
-from service.runtime.lifecycle import Lifecycle
 
 MAX_WAIT_S = 300.0
 
@@ -181,14 +181,14 @@ async def cancel_audit(request: Request, audit_id: str) -> AuditSummary:
 
 
 def _jobs(request: Request) -> AuditJobs:
-    jobs: AuditJobs = request.app.state.audits
+    jobs = services(request).audits
     return jobs
 
 
 async def _wait(request: Request, record: AuditRecord, timeout_s: float) -> AuditRecord:
     """Wait for the end of an audit, but not beyond the service's own: it drains meanwhile."""
     jobs = _jobs(request)
-    lifecycle: Lifecycle = request.app.state.lifecycle
+    lifecycle = services(request).lifecycle
     await first_of(timeout_s, jobs.wait_for_end(record.id), lifecycle.wait_draining())
     return await jobs.get(record.id)
 

@@ -1,9 +1,11 @@
 """POST /v1/classify."""
 
 import base64
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel
 
 from fend.answers import DEFAULT_TOP_K, Certified, Classification, classification
 from fend.errors import Invalid
@@ -12,8 +14,8 @@ from fend.images import encode_png
 from service.api.answering import Answered, Answering, server_timing
 from service.api.problems import problem_docs
 from service.api.request_docs import picture_body
+from service.api.services import services
 from service.api.uploads import while_connected
-from service.inference.certifier import Certifier
 
 router = APIRouter(prefix="/v1", tags=["classify"])
 
@@ -38,29 +40,37 @@ Certify = Annotated[
 
 @router.post(
     "/classify",
-    response_model_exclude_none=True,
+    response_model=Classification,
     responses=problem_docs(400, 404, 413, 415, 422, 429, 503, 504),
     openapi_extra=picture_body(tensor=True),
 )
 async def classify(
     request: Request,
-    response: Response,
     model: ModelName = None,
     top_k: TopK = None,
     include: Include = None,
     certify: Certify = False,
-) -> Classification:
+) -> Response:
     """Clean one image, classify it, and say how the answer compares with the uncleaned one."""
-    answering: Answering = request.app.state.answering
+    answering = services(request).answering
     wanted = labels_wanted(request, model, top_k)
     certified = None
     if certify:
         answered, certified = await _certified(request, answering, model)
     else:
         answered = await answering.answer(request, model)
-    response.headers["Server-Timing"] = server_timing([answered.timing])
-    return await classified(
+    answer = await classified(
         answering, answered, wanted, denoised=bool(include), certified=certified
+    )
+    return json_response(answer, [answered])
+
+
+def json_response(answer: BaseModel, answered: Sequence[Answered]) -> Response:
+    """`answer` as bytes: FastAPI would validate it once more."""
+    return Response(
+        answer.model_dump_json(exclude_none=True),
+        headers={"Server-Timing": server_timing([each.timing for each in answered])},
+        media_type="application/json",
     )
 
 
@@ -68,8 +78,8 @@ async def _certified(
     request: Request, answering: Answering, model: str | None
 ) -> tuple[Answered, Certified]:
     """The answer and its certificate; refused before anything is computed where it cannot be."""
-    certifier: Certifier = request.app.state.certifier
-    sigma_of(request.app.state.repository.get(model).manifest)
+    certifier = services(request).certifier
+    sigma_of(services(request).repository.get(model).manifest)
     with certifier.admission():
         answered = await answering.answer(request, model)
         work = certifier.certify(
@@ -84,7 +94,7 @@ def labels_wanted(request: Request, model: str | None, top_k: int | None) -> int
     Raises:
         ModelUnknown, Unavailable, Invalid.
     """
-    classes = len(request.app.state.repository.get(model).bundle.labels)
+    classes = len(services(request).repository.get(model).bundle.labels)
     if top_k is not None and top_k > classes:
         raise Invalid(
             f"top_k is {top_k}, and the model has {classes} labels; ask for fewer",

@@ -5,10 +5,11 @@ from pydantic import BaseModel, Field
 
 from fend.answers import Classification
 from fend.errors import FendError
-from service.api.answering import Answered, Answering, server_timing
-from service.api.classify import Include, ModelName, TopK, classified, labels_wanted
+from service.api.answering import Answered
+from service.api.classify import Include, ModelName, TopK, classified, json_response, labels_wanted
 from service.api.problems import Problem, part_problem, problem_docs
 from service.api.request_docs import pictures_body
+from service.api.services import services
 
 router = APIRouter(prefix="/v1", tags=["classify"])
 
@@ -28,19 +29,18 @@ class Outcomes(BaseModel):
 
 @router.post(
     "/classify/batch",
-    response_model_exclude_none=True,
+    response_model=Outcomes,
     responses=problem_docs(400, 404, 413, 415, 422, 429, 503),
     openapi_extra=pictures_body(),
 )
 async def classify_batch(
     request: Request,
-    response: Response,
     model: ModelName = None,
     top_k: TopK = None,
     include: Include = None,
-) -> Outcomes:
+) -> Response:
     """Clean and classify many images. Each gets the answer, or the problem, it would get alone."""
-    answering: Answering = request.app.state.answering
+    answering = services(request).answering
     wanted = labels_wanted(request, model, top_k)
 
     async def outcome(answered: Answered | FendError) -> Outcome:
@@ -50,7 +50,5 @@ async def classify_batch(
         return Outcome(result=result)
 
     answers = await answering.answer_all(request, model)
-    response.headers["Server-Timing"] = server_timing(
-        [answered.timing for answered in answers if isinstance(answered, Answered)]
-    )
-    return Outcomes(outcomes=[await outcome(answered) for answered in answers])
+    outcomes = Outcomes(outcomes=[await outcome(answered) for answered in answers])
+    return json_response(outcomes, [each for each in answers if isinstance(each, Answered)])

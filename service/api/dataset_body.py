@@ -10,7 +10,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from fend.errors import Invalid, Timeout
-from service.api.uploads import FORM_TYPE, ClientGone, FileMissing, UnsupportedMediaType
+from service.api.problems import ClientGone
+from service.api.uploads import FORM_TYPE, file_missing, unsupported_media_type
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -47,7 +48,7 @@ def file_chunks(request: Request) -> AsyncIterator[bytes]:
         return _part_chunks(request, options.get(b"boundary", b""))
     if kind in FILE_TYPES:
         return _body_chunks(request)
-    raise UnsupportedMediaType(
+    raise unsupported_media_type(
         f"cannot read {kind[:100] or 'a body without a Content-Type'}; send {FORM_TYPE} with a "
         f"part 'file', or one of {', '.join(FILE_TYPES)}"
     )
@@ -83,7 +84,7 @@ async def _part_chunks(request: Request, boundary: bytes) -> AsyncIterator[bytes
     except FormParserError as error:
         raise FormInvalid(f"the form cannot be read: {error}") from error
     if not form.seen or not form.complete:
-        raise FileMissing("the form has no whole file part called 'file'; send the data set there")
+        raise file_missing("data set")
 
 
 class _FilePart:

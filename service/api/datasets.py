@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from service.api.dataset_body import FILE_TYPES, file_chunks
 from service.api.problems import problem_docs
+from service.api.services import services
 from service.api.uploads import FORM_TYPE
 from service.audits.jobs import AuditJobs
 from service.datasets.uploaded_set import PREFIX, SetSummary
@@ -68,7 +69,7 @@ async def upload_dataset(
     ] = None,
 ) -> UploadedDataset:
     """Keep labelled images for audits: a zip of class folders, or an .npz of `images`, `labels`."""
-    manifest = None if model is None else request.app.state.repository.get(model).manifest
+    manifest = None if model is None else services(request).repository.get(model).manifest
     jobs = _jobs(request)
     summary, is_new = await jobs.uploads.add(file_chunks(request), manifest)
     response.status_code = 201 if is_new else 200
@@ -83,7 +84,7 @@ async def list_datasets(request: Request) -> UploadedDatasetList:
     return UploadedDatasetList(
         datasets=[_shown(summary) for summary in found],
         bytes=sum(summary.bytes for summary in found),
-        max_bytes=request.app.state.settings.max_datasets_bytes,
+        max_bytes=services(request).settings.max_datasets_bytes,
     )
 
 
@@ -100,7 +101,7 @@ async def delete_dataset(request: Request, dataset_id: str) -> None:
 
 
 def _jobs(request: Request) -> AuditJobs:
-    jobs: AuditJobs = request.app.state.audits
+    jobs = services(request).audits
     return jobs
 
 

@@ -3,10 +3,11 @@
 from fastapi import APIRouter, Request, Response
 
 from fend.images import encode_png
-from service.api.answering import Answering, server_timing
+from service.api.answering import server_timing
 from service.api.classify import ModelName
 from service.api.problems import problem_docs
 from service.api.request_docs import picture_body
+from service.api.services import services
 
 router = APIRouter(prefix="/v1", tags=["classify"])
 
@@ -25,7 +26,7 @@ router = APIRouter(prefix="/v1", tags=["classify"])
 )
 async def denoise(request: Request, model: ModelName = None) -> Response:
     """The image as the classifier sees it behind the denoiser."""
-    answering: Answering = request.app.state.answering
+    answering = services(request).answering
     answered = await answering.answer(request, model)
     pixels = answered.answer.denoised
     png = await answering.off_loop(answered.model, "encode", lambda: encode_png(pixels))

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request
 
 from service.api.problems import problem_docs
 from service.api.schemas import LastAudit, ModelDetail, ModelList, ModelSummary
+from service.api.services import services
 from service.audits.jobs import AuditJobs
-from service.inference.repository import Repository
 from service.inference.serving_model import RefusedModel, ServingModel
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -16,8 +16,8 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 @router.get("")
 async def list_models(request: Request) -> ModelList:
     """Every model, serving or refused."""
-    repository: Repository = request.app.state.repository
-    default = request.app.state.settings.default_model
+    repository = services(request).repository
+    default = services(request).settings.default_model
     models = repository.serving() | repository.refused()
     return ModelList(
         models=[ModelSummary(**_summary(n, m, default)) for n, m in sorted(models.items())]
@@ -27,15 +27,15 @@ async def list_models(request: Request) -> ModelList:
 @router.get("/{name}", responses=problem_docs(404, 422))
 async def show_model(request: Request, name: str) -> ModelDetail:
     """Labels, input, model card, where it comes from, and its last audit."""
-    model = request.app.state.repository.entry(name)
-    summary = _summary(name, model, request.app.state.settings.default_model)
+    model = services(request).repository.entry(name)
+    summary = _summary(name, model, services(request).settings.default_model)
     if isinstance(model, RefusedModel):
         return ModelDetail(**summary)
     return ModelDetail(
         **summary,
         card=model.card,
         about=model.manifest.about,
-        last_audit=await _last_audit(request.app.state.audits, name),
+        last_audit=await _last_audit(services(request).audits, name),
     )
 
 

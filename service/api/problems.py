@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details, or as /v2 wants them, all from one table."""
+"""Errors as RFC 9457 problem details, or as /v2 wants them."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -10,12 +10,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from fend.errors import FendError
-from service.api.failed_logins import TooManyFailures
-from service.inference.batcher import Overloaded
+from service.api.services import services_of
 
-STATUS_OF_CODE: Mapping[str, int] = {
+_OLD_STATUS: Mapping[str, int] = {
     "form_invalid": 400,
     "protocol_invalid": 400,
     "unauthorized": 401,
@@ -46,7 +46,6 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "answer_not_finite": 500,
     "bundle_corrupt": 503,
     "bundle_incompatible": 503,
-    "bundle_invalid": 503,
     "bundle_missing": 503,
     "draining": 503,
     "leader_unavailable": 503,
@@ -58,7 +57,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "deadline_exceeded": 504,
     "dataset_storage_full": 507,
 }
-"""The status of each code; a code that is not here is 422: the request cannot be answered."""
+"""Of errors that have no family yet."""
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -120,9 +119,16 @@ def problem_response(
     )
 
 
+class ClientGone(FendError):
+    """The client left before the answer; nobody reads this."""
+
+    status = 499
+    code = "client_gone"
+
+
 def part_problem(scope: Mapping[str, Any], error: FendError) -> Problem:
     """What went wrong with one part of a request that is answered as a whole; also counts it."""
-    return _problem(scope, STATUS_OF_CODE.get(error.code, 422), error.code, str(error), None)
+    return _problem(scope, _status(error), error.code, str(error), None)
 
 
 def _problem(
@@ -132,7 +138,7 @@ def _problem(
     detail: str,
     errors: list[dict[str, Any]] | None,
 ) -> Problem:
-    scope["app"].state.metrics.requests_rejected.labels(code).inc()
+    services_of(scope["app"]).metrics.requests_rejected.labels(code).inc()
     return Problem(
         title=HTTPStatus(status).phrase if status in list(HTTPStatus) else "Client Gone",
         status=status,
@@ -146,15 +152,18 @@ def _problem(
 
 def fend_problem(scope: Mapping[str, Any], error: FendError) -> JSONResponse:
     """The response for an error that was raised on purpose."""
-    status = STATUS_OF_CODE.get(error.code, 422)
     headers = {}
-    if isinstance(error, Overloaded | TooManyFailures):
-        headers["Retry-After"] = str(error.retry_after_s)
-    elif status == 503:
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = f"{error.retry_after_s:.0f}"
+    elif _status(error) == 503:
         headers["Retry-After"] = "1"
-    elif status == 401:
+    elif _status(error) == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return problem_response(scope, status, error.code, str(error), headers=headers)
+    return problem_response(scope, _status(error), error.code, str(error), headers=headers)
+
+
+def _status(error: FendError) -> int:
+    return error.status if error.status != FendError.status else _OLD_STATUS.get(error.code, 422)
 
 
 def add_problem_handlers(app: FastAPI) -> None:
@@ -170,6 +179,8 @@ def add_problem_handlers(app: FastAPI) -> None:
         if isinstance(error.__cause__, FendError):
             return fend_problem(request.scope, error.__cause__)
         phrase = HTTPStatus(error.status_code).phrase
+        if error.status_code == 405:
+            error.headers = {"Allow": ", ".join(_methods(app, request.scope))}
         return problem_response(
             request.scope,
             error.status_code,
@@ -187,6 +198,19 @@ def add_problem_handlers(app: FastAPI) -> None:
         first = errors[0]
         detail = f"{'.'.join(first['loc'])}: {first['msg']}"
         return problem_response(request.scope, 422, "request_invalid", detail, errors=errors)
+
+
+def _methods(app: FastAPI, scope: Mapping[str, Any]) -> list[str]:
+    """What the path can be asked, by all of its routes."""
+    allowed = [
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**scope, "method": method})[0] is Match.FULL
+            for route in app.router.routes
+        )
+    ]
+    return ["GET", "HEAD", *allowed[1:]] if "GET" in allowed else allowed
 
 
 def problem_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -7,8 +7,11 @@ answers, where the service is closed to others. After the start only digests are
 import hashlib
 import hmac
 import ipaddress
+import math
 import re
 import secrets
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,18 +22,25 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
 
-from fend.errors import FendError
-from service.api.failed_logins import FailedLogins
-from service.runtime.metrics import Metrics
-from service.settings import ExposureRefused, Settings, SettingsError
+from fend.errors import Busy, FendError, Invalid
+from service.api.services import services
+from service.settings import Settings, SettingsError
 
 HASHED = re.compile(r"sha256:([0-9a-f]{64})")
 """A key that is configured by its digest, so that nobody who reads the file has the key."""
 
 
+MAX_FAILURES = 10
+WINDOW_S = 60.0
+"""So many wrong keys in that time, then nothing more from the address until the first is so old."""
+MAX_ADDRESSES = 10_000
+"""Remembered at once; the one that failed longest ago is forgotten first."""
+
+
 class Unauthorized(FendError):
     """No key, or a wrong one."""
 
+    status = 401
     code = "unauthorized"
 
 
@@ -73,17 +83,15 @@ class Access:
         return any(key.matches(candidate) for key in keys)
 
 
-def read_access(settings: Settings, own_key: str | None = None) -> Access:
+def read_access(settings: Settings) -> Access:
     """The keys in the settings; with no admin token configured, a new one.
-
-    `own_key` is with which the service asks itself; None: a new one.
 
     Raises:
         SettingsError: a key is empty, configured twice, or its file cannot be read.
     """
     admin = _configured("admin_token", settings.admin_token, settings.admin_token_file)
     inference = _configured("inference_key", settings.inference_key, settings.inference_key_file)
-    own_key = own_key or secrets.token_urlsafe(24)
+    own_key = secrets.token_urlsafe(24)
     inference_keys = tuple(_key(text) for text in inference.split()) if inference else ()
     if admin is None:
         token = secrets.token_urlsafe(24)
@@ -97,23 +105,55 @@ def check_exposure(settings: Settings) -> None:
     """Refuse to face a network by accident.
 
     Raises:
-        ExposureRefused: the address is not of this machine alone, and there is no admin token of
+        Invalid: the address is not of this machine alone, and there is no admin token of
             somebody's choice, or answers are open to all without that being said.
     """
     if _loopback(settings.host):
         return
     if settings.admin_token is None and settings.admin_token_file is None:
-        raise ExposureRefused(
+        raise _exposed(
             f"host {settings.host} can be reached from other machines, and no admin token is set: "
             "set FEND_ADMIN_TOKEN_FILE (`fend key` makes one), or listen on 127.0.0.1"
         )
     closed = settings.inference_key is not None or settings.inference_key_file is not None
     if not closed and not settings.open_inference:
-        raise ExposureRefused(
+        raise _exposed(
             f"host {settings.host} can be reached from other machines, and everybody there could "
             "ask the models: set FEND_INFERENCE_KEY_FILE, or FEND_OPEN_INFERENCE=true if that is "
             "meant, or listen on 127.0.0.1"
         )
+
+
+def _exposed(message: str) -> Invalid:
+    return Invalid(message, code="exposure_refused")
+
+
+class FailedLogins:
+    """The wrong keys of late, by address. A right key resets nothing: it may be luck."""
+
+    def __init__(self) -> None:
+        self._times_s: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def check(self, address: str) -> None:
+        """Return when `address` may try a key; raises Busy when it may not."""
+        times_s = self._times_s.get(address)
+        if times_s is not None and len(times_s) == MAX_FAILURES:
+            wait_s = times_s[0] + WINDOW_S - time.monotonic()
+            if wait_s > 0:
+                retry_after_s = max(1, math.ceil(wait_s))
+                raise Busy(
+                    f"too many wrong keys came from your address; try again in {retry_after_s} s",
+                    code="too_many_failures",
+                    retry_after_s=retry_after_s,
+                )
+
+    def count(self, address: str) -> None:
+        """Note a wrong key."""
+        times_s = self._times_s.setdefault(address, deque(maxlen=MAX_FAILURES))
+        times_s.append(time.monotonic())
+        self._times_s.move_to_end(address)
+        if len(self._times_s) > MAX_ADDRESSES:
+            self._times_s.popitem(last=False)
 
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="bearer", description="A key.")
@@ -129,37 +169,34 @@ async def require_admin(request: Request, bearer: Bearer, header: Header) -> Non
 
     Raises:
         Unauthorized: it does not.
-        TooManyFailures: its address sent too many wrong keys.
+        Busy: its address sent too many wrong keys.
     """
-    access: Access = request.app.state.access
-    _check(request, _presented(bearer, header), access.may_administer, "the admin token")
+    may_administer = services(request).access.may_administer
+    _check(request, _presented(bearer, header), may_administer, "the admin token")
 
 
 async def require_inference(request: Request, bearer: Bearer, header: Header) -> None:
     """Let the request pass when it carries an inference key, or when none is configured.
 
     Raises:
-        Unauthorized, TooManyFailures.
+        Unauthorized, Busy.
     """
-    access: Access = request.app.state.access
+    access = services(request).access
     if access.inference:
         _check(request, _presented(bearer, header), access.may_infer, "an inference key")
 
 
-async def check_inference(request: Request) -> None:
-    """`require_inference`, where FastAPI does not read the headers.
+async def check_admin(request: Request) -> None:
+    """`require_admin` before anything of the body is read.
 
     Raises:
-        Unauthorized, TooManyFailures.
+        Unauthorized, Busy.
     """
-    access: Access = request.app.state.access
-    if access.inference:
-        await require_inference(request, await _bearer(request), await _header(request))
+    await require_admin(request, await _bearer(request), await _header(request))
 
 
 def _check(request: Request, key: str | None, right: Callable[[str], bool], needed: str) -> None:
-    failures: FailedLogins = request.app.state.failed_logins
-    metrics: Metrics = request.app.state.metrics
+    failures, metrics = services(request).failed_logins, services(request).metrics
     address = request.client.host if request.client else "unknown"
     failures.check(address)
     if key is not None and right(key):

@@ -1,25 +1,27 @@
 """From the body of a request to the pixels a model takes, and the wait for its answer."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from torch import Tensor
 
 from fend.answers import InputReport
-from fend.errors import FendError
+from fend.errors import Invalid, TooLarge, Unsupported
 from fend.images import DecodeLimits, InputSpec, decode
-from service.runtime.hangup import HANGUP, Hangup
+from service.api.problems import ClientGone
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp")
 TENSOR_TYPE = "application/json"
 FORM_TYPE = "multipart/form-data"
+CHARSET = re.compile(rb";\s*charset(?=[\s*=])", re.IGNORECASE)
 
 MAX_BYTES_A_NUMBER = 32
 """Room for a double and its comma; a longer body cannot be this tensor and is not parsed."""
@@ -27,25 +29,7 @@ MAX_BYTES_A_NUMBER = 32
 T = TypeVar("T")
 
 
-class UnsupportedMediaType(FendError):
-    """The body is declared as something that no image can be in."""
-
-    code = "unsupported_media_type"
-
-
-class FileMissing(FendError):
-    """The form has no file part called `file`."""
-
-    code = "file_missing"
-
-
-class TooManyImages(FendError):
-    """A batch holds more images than the service takes at once."""
-
-    code = "too_many_images"
-
-
-class TensorInvalid(FendError):
+class TensorInvalid(Invalid):
     """The numbers are no picture for this model."""
 
     code = "tensor_invalid"
@@ -57,12 +41,6 @@ class TensorBody(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     pixels: list[list[float]] | list[list[list[float]]]
-
-
-class ClientGone(FendError):
-    """The client left before the answer; nobody reads this."""
-
-    code = "client_gone"
 
 
 @dataclass(frozen=True)
@@ -85,23 +63,52 @@ PictureReader = Callable[[InputSpec, DecodeLimits], Picture]
 """Makes a picture for a model; takes milliseconds and more, so not on the event loop."""
 
 
+def unsupported_media_type(message: str) -> Unsupported:
+    """The body is declared as something that no image can be in."""
+    return Unsupported(message, code="unsupported_media_type")
+
+
+def file_missing(what: str) -> Invalid:
+    """The form has no part called `file`, where `what` should be."""
+    return Invalid(
+        f"the form has no file part called 'file'; send the {what} there", code="file_missing"
+    )
+
+
+def too_many_images(most: int) -> TooLarge:
+    """A request holds more images than the service takes at once."""
+    return TooLarge(
+        f"a request may hold {most} images; send the others in another", code="too_many_images"
+    )
+
+
+def _form(request: Request, max_files: int) -> AbstractAsyncContextManager[FormData]:
+    """The form in the body, read as UTF-8 whatever charset it claims (RFC 7578, 5.1.2): some
+    charsets take quadratic time, or are none for text."""
+    headers = request.scope["headers"]
+    for index, (name, value) in enumerate(headers):
+        if name == b"content-type":
+            headers[index] = (name, CHARSET.sub(b"; x-charset", value))
+    return Request(request.scope, request.receive).form(max_files=max_files, max_fields=16)
+
+
 async def read_upload(request: Request) -> Upload:
     """The picture in the body of `request`: the form's part `file`, or the whole body.
 
     Raises:
-        UnsupportedMediaType, FileMissing.
+        Unsupported, Invalid: another media type, or no part `file`.
         HTTPException: 400 for a broken form.
     """
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if content_type == FORM_TYPE:
-        async with request.form(max_files=1, max_fields=16) as form:
+        async with _form(request, 1) as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):
-                raise FileMissing("the form has no file part called 'file'; send the image there")
+                raise file_missing("image")
             return Upload(await file.read(), file.content_type or "")
     if content_type in (*IMAGE_TYPES, TENSOR_TYPE):
         return Upload(await request.body(), content_type)
-    raise UnsupportedMediaType(
+    raise unsupported_media_type(
         f"cannot read {content_type[:100] or 'a body without a Content-Type'}; send {FORM_TYPE} "
         f"with a part 'file', or one of {', '.join(IMAGE_TYPES)}, or {TENSOR_TYPE} with 'pixels'"
     )
@@ -111,21 +118,21 @@ async def read_uploads(request: Request, most: int) -> list[Upload]:
     """The pictures in a form's parts `file`, in order: 1 to `most`.
 
     Raises:
-        UnsupportedMediaType, FileMissing, TooManyImages.
+        Unsupported, Invalid: another media type, or no part `file`; TooLarge: too many.
         HTTPException: 400 for a broken form.
     """
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if content_type != FORM_TYPE:
-        raise UnsupportedMediaType(
+        raise unsupported_media_type(
             f"cannot read {content_type[:100] or 'a body without a Content-Type'}; "
             f"send {FORM_TYPE} with a part 'file' for each image"
         )
-    async with request.form(max_files=most + 1, max_fields=16) as form:
+    async with _form(request, most + 1) as form:
         files = [part for part in form.getlist("file") if isinstance(part, UploadFile)]
         if not files:
-            raise FileMissing("the form has no file part called 'file'; send the images there")
+            raise file_missing("images")
         if len(files) > most:
-            raise TooManyImages(f"a request may hold {most} images; send the others in another")
+            raise too_many_images(most)
         return [Upload(await file.read(), file.content_type or "") for file in files]
 
 
@@ -177,43 +184,16 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientGone.
     """
-    task = asyncio.current_task()
-    assert task is not None
-    left = False
-
-    def leave() -> None:
-        nonlocal left
-        left = task.cancel()
-
-    with _told_of_leaving(request, leave):
-        try:
-            return await work
-        except asyncio.CancelledError as error:
-            if left and not task.uncancel():
-                raise ClientGone("the client left before the answer") from error
-            raise
-
-
-@contextmanager
-def _told_of_leaving(request: Request, leave: Callable[[], None]) -> Iterator[None]:
-    """`leave` is called when the client leaves."""
-    hangup: Hangup | None = request.scope.get("extensions", {}).get(HANGUP)
-    if hangup is not None:  # our own connections say it; a task that waits for it costs more
-        with hangup.tells(leave):
-            yield
-        return
-
-    def over(leaving: asyncio.Task[None]) -> None:
-        if not leaving.cancelled():
-            leave()
-
-    leaving = asyncio.ensure_future(_disconnect(request))
-    leaving.add_done_callback(over)
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(request))
     try:
-        yield
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone("the client left before the answer")
+        return working.result()
     finally:
-        leaving.remove_done_callback(over)
+        working.cancel()
         leaving.cancel()
+        await asyncio.wait((working,))
 
 
 async def _disconnect(request: Request) -> None:

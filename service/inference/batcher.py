@@ -16,35 +16,35 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from fend.errors import FendError
+from fend.errors import Busy, FendError, Timeout, Unavailable
 from service.inference.latency import LatencyModel
 from service.runtime.metrics import Metrics
-
-ALONE_S = 0.002
-"""An only image is answered on the event loop where that takes less time than this: two changes of
-threads take as long as a small model."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Overloaded(FendError):
-    """More is in the works than the service takes on."""
-
-    code = "overloaded"
-
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"the service has all the work it can take; retry in {retry_after_s} s")
-        self.retry_after_s = retry_after_s
-
-
-class DeadlineExceeded(FendError):
+class DeadlineExceeded(Timeout):
     """There was no answer in time; the work is dropped."""
 
     code = "deadline_exceeded"
 
+    def __init__(self, waited_s: float, wanted: str = "answer") -> None:
+        within = f"within {waited_s:.2g} s" if waited_s > 0 else "within the time given"
+        super().__init__(f"no {wanted} {within}; the work is dropped, retry later")
 
-class Stopping(FendError):
+
+def overloaded(wait_s: float) -> Busy:
+    """The refusal of what is too much; there should be room in `wait_s`."""
+    retry_after_s = max(1, math.ceil(wait_s))
+    return Busy(
+        f"the service has all the work it can take; retry in {retry_after_s} s",
+        code="overloaded",
+        retry_after_s=retry_after_s,
+    )
+
+
+class Stopping(Unavailable):
     """The service stops and takes nothing new."""
 
     code = "stopping"
@@ -84,11 +84,8 @@ class Batcher(Generic[Item, Result]):
         max_batch: int,
         capacity: int,
         metrics: Metrics,
-        infer_here: Callable[[Sequence[Item]], Sequence[Result | FendError]] | None = None,
     ) -> None:
-        """`infer_here` is `infer` without a change of threads, for whoever is alone."""
         self._infer = infer
-        self._infer_here = infer_here
         self._max_batch = max_batch
         self._capacity = capacity
         self._metrics = metrics
@@ -108,10 +105,10 @@ class Batcher(Generic[Item, Result]):
         """Whether batches are taken."""
         return self._worker is not None and not self._worker.done()
 
-    @property
-    def full(self) -> bool:
-        """Whether `admission` has no place left."""
-        return self._admitted >= self._capacity
+    def check_room(self) -> None:
+        """Raises Busy where `admission` has no place left; cheap."""
+        if self._admitted >= self._capacity:
+            raise overloaded(self._latency.drain_s(self._admitted + 1, self._max_batch))
 
     async def stop(self) -> None:
         """End the worker; whatever still waits gets `Stopping`."""
@@ -123,26 +120,26 @@ class Batcher(Generic[Item, Result]):
             self._settle(self._next(), Stopping("the service is stopping; retry elsewhere"))
 
     async def drained(self) -> None:
-        """Return when nothing is in the works: by the last deadline at the latest."""
+        """Return when nothing is in flight: by the last deadline at the latest."""
         await self._empty.wait()
 
     @contextmanager
     def admission(self, items: int = 1, deadline_s: float = math.inf) -> Iterator[None]:
-        """Places for `items` among the `capacity` in the works, from before decoding to the answer.
+        """Places for `items` among the `capacity` in flight, from before decoding to the answer.
 
         `deadline_s` is on the clock of `time.monotonic`.
 
         Raises:
-            Overloaded: there are not as many places, or the deadline would pass before the answer.
+            Busy: there are not as many places, or the deadline would pass before the answer.
                 Its `retry_after_s` is the measured time until there is room.
         """
         expected_s = self._latency.drain_s(self._admitted + items, self._max_batch)
         late_s = expected_s - (deadline_s - time.monotonic())
         if self._admitted + items > self._capacity:
-            raise Overloaded(max(1, math.ceil(expected_s)))
-        # With nothing in the works it is tried whatever is expected, or that could not be unlearnt.
+            raise overloaded(expected_s)
+        # With nothing in flight it is tried whatever is expected, or that could not be unlearnt.
         if self._admitted and late_s > 0:
-            raise Overloaded(max(1, math.ceil(late_s)))
+            raise overloaded(late_s)
         self._admitted += items
         self._empty.clear()
         try:
@@ -175,13 +172,7 @@ class Batcher(Generic[Item, Result]):
 
     def _give_up(self, waiting: _Waiting[Item, Result]) -> None:
         waiting.late = True
-        waited_s = waiting.deadline_s - waiting.since_s
-        self._settle(
-            waiting,
-            DeadlineExceeded(
-                f"no answer within {waited_s:.2g} s; the work is dropped, retry later"
-            ),
-        )
+        self._settle(waiting, DeadlineExceeded(waiting.deadline_s - waiting.since_s))
 
     async def _work(self) -> None:
         while True:
@@ -227,11 +218,7 @@ class Batcher(Generic[Item, Result]):
         """Whether every item was settled: False where the batch failed as a whole."""
         started_s = time.monotonic()
         try:
-            if self._alone(batch):
-                assert self._infer_here is not None
-                outcomes = self._infer_here([batch[0].item])
-            else:
-                outcomes = await self._infer([waiting.item for waiting in batch])
+            outcomes = await self._infer([waiting.item for waiting in batch])
             settled = list(zip(batch, outcomes, strict=True))
         except Exception as error:
             if len(batch) > 1:
@@ -247,12 +234,6 @@ class Batcher(Generic[Item, Result]):
             else:
                 self._settle(waiting, outcome)
         return True
-
-    def _alone(self, batch: list[_Waiting[Item, Result]]) -> bool:
-        """Whether nobody else would notice that the event loop computes."""
-        if self._infer_here is None or len(batch) > 1 or self._admitted > 1:
-            return False
-        return 0 < self._latency.batch_s(1) < ALONE_S
 
     @staticmethod
     def _settle(waiting: _Waiting[Item, Result], outcome: Served[Result] | Exception) -> None:

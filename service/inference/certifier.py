@@ -5,7 +5,6 @@ worked on at a time, and it is given up when its caller leaves or runs out of pa
 """
 
 import asyncio
-import math
 import os
 import sys
 import threading
@@ -20,7 +19,7 @@ from torch import Tensor
 from fend.answers import Certified
 from fend.bundles import Bundle
 from fend.guarantees.smoothing import certify_image, new_seed
-from service.inference.batcher import DeadlineExceeded, Overloaded
+from service.inference.batcher import DeadlineExceeded, overloaded
 from service.runtime.metrics import Metrics
 from service.settings import Priority, Settings
 
@@ -57,13 +56,13 @@ class Certifier:
 
     @contextmanager
     def admission(self) -> Iterator[None]:
-        """A place among the certificates in the works.
+        """A place among the certificates in flight.
 
         Raises:
-            Overloaded: there is none.
+            Busy: there is none.
         """
         if self._admitted >= self._capacity:
-            raise Overloaded(max(1, math.ceil(self._last_s)))
+            raise overloaded(self._last_s)
         self._admitted += 1
         try:
             yield
@@ -88,10 +87,7 @@ class Certifier:
                     self._thread, self._certify, bundle, pixels, given_up
                 )
         except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"no certificate within {deadline_s - started_s:.3g} s; the work is dropped. Retry "
-                "later, or ask without certify"
-            ) from error
+            raise DeadlineExceeded(deadline_s - started_s, "certificate") from error
         finally:
             given_up.set()
         outcome = "abstained" if certified.abstained else "certified"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fend.bundles import Bundle
 from fend.bundles.canary import canary, check_classes
-from fend.errors import FendError
+from fend.errors import FendError, Invalid
 from service.inference.cuda_graphs import Captured
 from service.inference.frozen_graph import Forward, GraphDisagrees, Served, frozen
 from service.inference.threads import best_threads
@@ -22,12 +22,6 @@ TYPICAL_BATCH = 16
 """With which threads are compared."""
 
 NOT_FINITE = "the model has no finite answer to this image; the model is at fault"
-
-
-class DeviceUnavailable(FendError):
-    """The device in the settings cannot be used."""
-
-    code = "device_unavailable"
 
 
 class AnswerNotFinite(FendError):
@@ -54,7 +48,7 @@ def pick_device(name: str) -> torch.device:
     """The device called `name`; "auto" is the first GPU, or the CPU where there is none.
 
     Raises:
-        DeviceUnavailable: no such device here.
+        Invalid: no such device here.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -63,7 +57,9 @@ def pick_device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise DeviceUnavailable(f"device {name!r} cannot be used: {reason}") from error
+        raise Invalid(
+            f"device {name!r} cannot be used: {reason}", code="device_unavailable"
+        ) from error
     return device
 
 
@@ -96,10 +92,6 @@ class Engine:
         """One outcome for each image, float32 (C,H,W) in [0, 1], in order."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._infer, images)
-
-    def infer_here(self, images: Sequence[Tensor]) -> list[Answer | AnswerNotFinite]:
-        """`infer` on the calling thread."""
-        return self._infer(images)
 
     async def check(self) -> None:
         """A forward pass of a known image.

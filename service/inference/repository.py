@@ -6,29 +6,23 @@ from pathlib import Path
 import structlog
 
 from fend.bundles.versions import VersionUnknown, find_version, model_folders, unchosen_version
-from fend.errors import FendError
+from fend.errors import FendError, Invalid, NotFound, RemoteError, Unavailable
 from service.inference.choices import Choice, Choices
 from service.inference.serving_model import ModelLoader, RefusedModel, ServingModel
 from service.runtime.metrics import Metrics
 from service.settings import Settings, SettingsError
 
 
-class ModelUnknown(FendError):
+class ModelUnknown(NotFound):
     """No bundle has this name."""
 
     code = "model_unknown"
 
 
-class ModelUnloaded(FendError):
+class ModelUnloaded(Unavailable):
     """No version of the model is active, by an administrator's choice."""
 
     code = "model_unloaded"
-
-
-class NoModels(FendError):
-    """There is nothing to serve."""
-
-    code = "no_models"
 
 
 class Repository:
@@ -42,8 +36,6 @@ class Repository:
         self._choices = choices
         self._metrics = metrics
         self._models: dict[str, ServingModel | RefusedModel] = {}
-        self.chosen: dict[str, Choice] = {}
-        """What had been decided when the models were opened, or followed since."""
         self.missing: dict[str, str] = {}
         """The versions that were to serve and were not on disk at the start, by model."""
 
@@ -51,9 +43,9 @@ class Repository:
         """Load, verify and warm every model. A broken one is refused; the others serve.
 
         Raises:
-            NoModels: nothing to serve, or no default model.
+            Invalid: nothing to serve, or no default model.
             SettingsError: limits for a model that there is not.
-            DeviceUnavailable, StateUnavailable.
+            Unavailable: the state folder cannot be read; Invalid: there is no such device.
         """
         settings = self._settings
         folders = {folder.name: folder for folder in _folders(settings.models_dir)}
@@ -62,18 +54,20 @@ class Repository:
             if name not in folders:
                 raise SettingsError(f"model_limits: there is no model {name!r} in {there}")
         if settings.default_model not in folders:
-            raise NoModels(
+            raise _no_models(
                 f"the default model {settings.default_model!r} is not in {there}; "
                 "set FEND_DEFAULT_MODEL to one of them"
             )
         self._loader.open()
-        self.chosen = await asyncio.to_thread(self._choices.read)
+        chosen = await asyncio.to_thread(self._choices.read)
         for name, folder in folders.items():
-            await self._open_one(folder, self.chosen.get(name))
+            await self._open_one(folder, chosen.get(name))
         unloaded = any(isinstance(m.error, ModelUnloaded) for m in self.refused().values())
         if not self.serving() and not unloaded:
             reasons = [f"{name}: {model.error}" for name, model in self.refused().items()]
-            raise NoModels(f"no bundle in {settings.models_dir} can be used: {'; '.join(reasons)}")
+            raise _no_models(
+                f"no bundle in {settings.models_dir} can be used: {'; '.join(reasons)}"
+            )
 
     async def close(self) -> None:
         """Stop every queue, then the inference thread."""
@@ -93,10 +87,11 @@ class Repository:
         if isinstance(model, RefusedModel) and isinstance(model.error, ModelUnloaded):
             raise ModelUnloaded(str(model.error))
         if isinstance(model, RefusedModel):
-            raise type(model.error)(
+            raise RemoteError(
                 f"the bundle of model {name!r} was refused when the service started; "
                 "the service's log says why. An administrator can repair and activate it",
                 code=model.error.code,
+                status=503,
             )
         return model
 
@@ -133,9 +128,9 @@ class Repository:
         self._models[name] = model
         self.missing.pop(name, None)
         if isinstance(before, ServingModel):
-            self._metrics.serves_no_more(*_info(before))
+            self._metrics.model_info.remove(*_info(before))
         if isinstance(model, ServingModel):
-            self._metrics.serves(*_info(model))
+            self._metrics.model_info.labels(*_info(model)).set(1)
             # From 0 on, or Prometheus would miss the first answer of each.
             for label in model.manifest.content.labels:
                 self._metrics.predictions.labels(name, model.manifest.version, label)
@@ -191,10 +186,14 @@ def _info(model: ServingModel) -> tuple[str, str, str, str]:
     return (manifest.name, manifest.version, *networks)
 
 
+def _no_models(message: str) -> Invalid:
+    return Invalid(message, code="no_models")
+
+
 def _folders(models_dir: Path) -> list[Path]:
     if not models_dir.is_dir():
-        raise NoModels(f"there is no folder {models_dir} with models; set FEND_MODELS_DIR")
+        raise _no_models(f"there is no folder {models_dir} with models; set FEND_MODELS_DIR")
     folders = model_folders(models_dir)
     if not folders:
-        raise NoModels(f"{models_dir} holds no bundle; train one, or set FEND_MODELS_DIR")
+        raise _no_models(f"{models_dir} holds no bundle; train one, or set FEND_MODELS_DIR")
     return folders

@@ -13,9 +13,8 @@ from fend.errors import FendError, Unavailable
 from service.inference.batcher import Batcher
 from service.inference.engine import Answer, Engine, pick_device
 from service.inference.threads import most_threads
-from service.model_limits import Limits
 from service.runtime.metrics import Metrics
-from service.settings import Settings
+from service.settings import Limits, Settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +58,7 @@ class ModelLoader:
         self._thread: Executor | None = None
 
     def open(self) -> None:
-        """Take the device; raises DeviceUnavailable."""
+        """Take the device; raises Invalid where there is none."""
         self._device = pick_device(self._settings.device)
         self._thread = ThreadPoolExecutor(
             max_workers=1,
@@ -98,7 +97,7 @@ class ModelLoader:
         limits = settings.limits_of(name)
         engine = Engine(
             bundle, self._device, self.thread, self._metrics,
-            threads=settings.torch_threads, most_threads=most_threads(settings.workers),
+            threads=settings.torch_threads, most_threads=most_threads(),
         )  # fmt: skip
         try:
             await engine.warm_up(limits.max_batch)
@@ -111,7 +110,6 @@ class ModelLoader:
             max_batch=limits.max_batch,
             capacity=limits.queue_size,
             metrics=self._metrics,
-            infer_here=engine.infer_here if self._device.type == "cpu" else None,
         )
         batcher.start()
         # Twice the threads, so that none waits for the event loop to bring the next task.

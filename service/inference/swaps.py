@@ -4,32 +4,18 @@ load and warm the new --> keep the decision --> it takes the traffic --> drain a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
 
 from fend.bundles import read_manifest
 from fend.bundles.versions import unchosen_version
-from fend.errors import FendError
+from fend.errors import Conflict, FendError
 from service.inference.choices import Choice, Choices
 from service.inference.repository import Repository
 from service.inference.serving_model import ModelLoader, RefusedModel, ServingModel
 from service.runtime.metrics import Metrics
 from service.settings import Settings
-
-
-class VersionRefused(FendError):
-    """The version did not pass its checks; what served before still does."""
-
-    code = "version_refused"
-
-
-class NoPreviousVersion(FendError):
-    """There is nothing to roll back to."""
-
-    code = "no_previous_version"
 
 
 class Swaps:
@@ -42,15 +28,12 @@ class Swaps:
         loader: ModelLoader,
         choices: Choices,
         metrics: Metrics,
-        tell_others: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`tell_others` returns when the other processes of the service have followed."""
         self._models_dir = settings.models_dir
         self._repository = repository
         self._loader = loader
         self._choices = choices
         self._metrics = metrics
-        self._tell_others = tell_others
         self._changing = asyncio.Lock()
 
     async def activate(self, name: str, version: str) -> ServingModel:
@@ -59,10 +42,10 @@ class Swaps:
 
         Raises:
             ModelUnknown, VersionUnknown.
-            VersionRefused: it does not work; nothing has changed.
+            Conflict: it does not work; nothing has changed.
             StateUnavailable: the decision cannot be kept; nothing has changed.
         """
-        async with self._change():
+        async with self._changing:
             await self._repository.look_for_new()
             return await self._activate(name, version)
 
@@ -70,14 +53,16 @@ class Swaps:
         """Activate the version that served before.
 
         Raises:
-            NoPreviousVersion, and what `activate` does.
+            Conflict: there is none; and what `activate` does.
         """
-        async with self._change():
+        async with self._changing:
             self._repository.entry(name)
             choice = await self._choice(name)
             version = choice.unloaded or choice.previous
             if version is None:
-                raise NoPreviousVersion(f"no other version of {name!r} has served before")
+                raise Conflict(
+                    f"no other version of {name!r} has served before", code="no_previous_version"
+                )
             return await self._activate(name, version)
 
     async def load(self, name: str) -> ServingModel:
@@ -87,7 +72,7 @@ class Swaps:
         Raises:
             Unavailable: there is no such version, and what `activate` does.
         """
-        async with self._change():
+        async with self._changing:
             await self._repository.look_for_new()
             model = self._repository.entry(name)
             if isinstance(model, ServingModel):
@@ -104,7 +89,7 @@ class Swaps:
         Raises:
             ModelUnknown, StateUnavailable.
         """
-        async with self._change():
+        async with self._changing:
             await self._repository.look_for_new()
             old = self._repository.entry(name)
             choice = await self._choice(name)
@@ -113,39 +98,6 @@ class Swaps:
             self._repository.put_unloaded(name)
             await _retire(old)
             self._metrics.model_swaps.labels(name, "unloaded").inc()
-
-    async def follow(self) -> None:
-        """Serve what another process of this service has decided.
-
-        Raises:
-            StateUnavailable, VersionUnknown, Unavailable: it cannot be; what served before does.
-        """
-        async with self._changing:
-            await self._repository.look_for_new()
-            for name, choice in (await asyncio.to_thread(self._choices.read)).items():
-                if choice != self._repository.chosen.get(name):
-                    await self._follow(name, choice.active)
-                    self._repository.chosen[name] = choice
-
-    async def _follow(self, name: str, version: str | None) -> None:
-        old = self._repository.entry(name)
-        if version == (old.manifest.version if isinstance(old, ServingModel) else None):
-            return
-        if version is None:
-            self._repository.put_unloaded(name)
-        else:
-            folder = await asyncio.to_thread(self._repository.folder_of, name, version)
-            self._repository.put(name, await self._loader.load(folder, name))
-        await _retire(old)
-        structlog.get_logger().info("version followed", model=name, version=version)
-
-    @asynccontextmanager
-    async def _change(self) -> AsyncIterator[None]:
-        """One at a time, each to its end in every process."""
-        async with self._changing:
-            yield
-            if self._tell_others is not None:
-                await self._tell_others()
 
     async def _activate(self, name: str, version: str) -> ServingModel:
         old = self._repository.entry(name)
@@ -159,9 +111,10 @@ class Swaps:
             structlog.get_logger().error(
                 "version refused", model=name, version=version, reason=str(error)
             )
-            raise VersionRefused(
+            raise Conflict(
                 f"version {version} of {name!r} was refused ({error.code}); nothing has changed. "
-                "`fend bundle verify` says more"
+                "`fend bundle verify` says more",
+                code="version_refused",
             ) from error
         try:
             before = await self._choice(name)

@@ -16,10 +16,10 @@ GAIN = 1.25
 RUNS = 5
 
 
-def most_threads(workers: int) -> int:
-    """As many as this process may use: its share of the cores, less one for the event loop."""
+def most_threads() -> int:
+    """As many as this process may use: the cores, less one for the event loop."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (cores or 1) // workers - 1)
+    return max(1, (cores or 1) - 1)
 
 
 def best_threads(run: Callable[[], object], most: int) -> int:

@@ -15,15 +15,11 @@ from service.runtime.traces import add_trace_id
 from service.settings import LogFormat
 
 
-def configure_logs(log_format: LogFormat, worker: int | None = None) -> None:
-    """Set up logging for the whole process, the libraries' warnings included; call once.
-
-    Each line names `worker`, where there are several.
-    """
+def configure_logs(log_format: LogFormat) -> None:
+    """Set up logging for the whole process, the libraries' warnings included; call once."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         add_trace_id,
-        *([] if worker is None else [_of_worker(worker)]),
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -40,7 +36,7 @@ def configure_logs(log_format: LogFormat, worker: int | None = None) -> None:
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        # One write a line, or the lines of several workers mix.
+        # One write a line, or lines of several threads mix.
         logger_factory=structlog.WriteLoggerFactory(sys.stdout),
         cache_logger_on_first_use=True,
     )
@@ -52,14 +48,6 @@ def configure_logs(log_format: LogFormat, worker: int | None = None) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-
-
-def _of_worker(worker: int) -> Processor:
-    def add(_logger: Any, _method: str, event: EventDict) -> EventDict:
-        event["worker"] = worker
-        return event
-
-    return add
 
 
 def _to_json(event: EventDict, **_: Any) -> str:

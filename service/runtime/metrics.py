@@ -1,7 +1,5 @@
 """Every Prometheus metric of the service, in one place."""
 
-from collections.abc import Iterator
-
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -11,12 +9,6 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.registry import Collector
-
-from service.workers.group import Group
-from service.workers.processes import GroupProcesses
 
 TIME_BUCKETS_S = tuple(0.0005 * 2**power for power in range(15))
 """0.5 ms to 8.2 s, each twice the one before."""
@@ -31,19 +23,10 @@ SHARE_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.
 class Metrics:
     """The metrics of one app, in a registry of its own, so that two apps can share a process."""
 
-    def __init__(self, group: Group | None = None) -> None:
-        """With `group`, workers count in files that all of them read (`service/workers/main.py`
-        tells prometheus_client so), and each shows the sum."""
-        self.shared = group is not None
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._shown = self.registry
-        if group is None:
-            ProcessCollector(registry=self.registry)
-        else:
-            self._shown = CollectorRegistry()
-            self._shown.register(GroupProcesses(group))
-            self._shown.register(_Summed(group))
-        PlatformCollector(registry=self._shown)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
 
         self.http_request_duration = Histogram(
             "fend_http_request_duration_seconds",
@@ -74,7 +57,6 @@ class Metrics:
         self.queue_depth = Gauge(
             "fend_queue_depth",
             "Images that wait for a model to be free.",
-            multiprocess_mode="livesum",
             registry=self.registry,
         )
         self.dropped = Counter(
@@ -117,7 +99,6 @@ class Metrics:
             "fend_model_info",
             "1 for each model that serves.",
             ["model", "version", "denoiser", "classifier"],
-            multiprocess_mode="livemax",
             registry=self.registry,
         )
         self.models_refused = Counter(
@@ -130,11 +111,6 @@ class Metrics:
             "fend_model_swaps_total",
             "Changes of what serves a model: activated, refused (nothing changed) or unloaded.",
             ["model", "outcome"],
-            registry=self.registry,
-        )
-        self.worker_deaths = Counter(
-            "fend_worker_deaths_total",
-            "Serving processes that died and were replaced (FEND_WORKERS above 1).",
             registry=self.registry,
         )
         self.audits = Counter(
@@ -169,41 +145,15 @@ class Metrics:
             "fend_robust_accuracy_ratio",
             "Worst-case accuracy under attack in the last audit of a model.",
             ["model", "dataset", "knowledge", "epsilon"],
-            multiprocess_mode="livemostrecent",
             registry=self.registry,
         )
         self.robust_accuracy_bound = Gauge(
             "fend_robust_accuracy_bound_ratio",
             "The 95 % interval of fend_robust_accuracy_ratio: its low and its high bound.",
             ["model", "dataset", "knowledge", "epsilon", "bound"],
-            multiprocess_mode="livemostrecent",
             registry=self.registry,
         )
 
     def render(self) -> bytes:
         """The text format that Prometheus scrapes."""
-        return generate_latest(self._shown)
-
-    def serves(self, *info: str) -> None:
-        """A model serves; `info` are the labels of `model_info`."""
-        self.model_info.labels(*info).set(1)
-
-    def serves_no_more(self, *info: str) -> None:
-        """It does not any more."""
-        if self.shared:  # what is in a file stays; `_Summed` leaves the 0 out
-            self.model_info.labels(*info).set(0)
-        else:
-            self.model_info.remove(*info)
-
-
-class _Summed(Collector):
-    """What all workers have counted."""
-
-    def __init__(self, group: Group) -> None:
-        self._files = MultiProcessCollector(None, str(group.metrics_dir))  # type: ignore[no-untyped-call]
-
-    def collect(self) -> Iterator[Metric]:
-        for metric in self._files.collect():  # type: ignore[no-untyped-call]
-            if metric.name == "fend_model_info":
-                metric.samples = [sample for sample in metric.samples if sample.value]
-            yield metric
+        return generate_latest(self.registry)

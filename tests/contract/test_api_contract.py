@@ -1,15 +1,15 @@
 """What clients may rely on: the documented shape, problems, ids, metrics, the admin gate."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
 
-from service.api.failed_logins import FailedLogins
-from service.api.limits import RequestLimits
+from service.api.middleware import RequestLimits
 from service.api.problems import add_problem_handlers
-from service.api.security import read_access, require_admin
+from service.api.security import FailedLogins, read_access, require_admin
 from service.runtime.metrics import Metrics
 from service.settings import Settings
 
@@ -153,9 +153,13 @@ def test_a_harmless_request_id_is_echoed_and_another_replaced(
 def guarded_app() -> FastAPI:
     """Our handlers and middleware around an admin route and one that fails."""
     app = FastAPI()
-    app.state.metrics = Metrics()
-    app.state.access = read_access(Settings(admin_token="right"))
-    app.state.failed_logins = FailedLogins()
+    settings = Settings(admin_token="right")
+    app.state.services = SimpleNamespace(
+        settings=settings,
+        metrics=Metrics(),
+        access=read_access(settings),
+        failed_logins=FailedLogins(),
+    )
     router = APIRouter(dependencies=[Depends(require_admin)])
 
     @router.get("/admin")
@@ -168,7 +172,12 @@ def guarded_app() -> FastAPI:
 
     app.include_router(router)
     add_problem_handlers(app)
-    app.add_middleware(RequestLimits, max_body_bytes=1000, metrics=app.state.metrics)
+    app.add_middleware(
+        RequestLimits,
+        services=app.state.services,
+        max_body_bytes={"/": 1000},
+        without_deadline="",
+    )
     return app
 
 

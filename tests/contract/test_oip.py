@@ -481,7 +481,7 @@ def test_every_image_takes_a_place_in_the_queue(
         with triton.InferenceServerClient(address) as client:
             one, two = ([images([digit_pngs[0][0]] * count, True)] for count in (1, 2))
             client.infer("mnist", two)
-            with app.state.repository.get(None).batcher.admission(3):
+            with app.state.services.repository.get(None).batcher.admission(3):
                 client.infer("mnist", one)
                 with pytest.raises(InferenceServerException, match="all the work it can take"):
                     client.infer("mnist", two)

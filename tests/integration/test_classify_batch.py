@@ -87,7 +87,7 @@ def test_a_batch_needs_a_place_for_each_image(
     data = digit_pngs[0][0]
     with serve_app(app) as client, ThreadPoolExecutor(1) as pool:
         release, busy = threading.Event(), threading.Event()
-        app.state.loader.thread.submit(lambda: (busy.set(), release.wait(60)))
+        app.state.services.loader.thread.submit(lambda: (busy.set(), release.wait(60)))
         busy.wait(60)
         held = pool.submit(client.post, BATCH, files=parts([data] * 3))
         wait_for_value(client, "fend_inference_queue_seconds_count", 1)
@@ -126,7 +126,7 @@ def test_a_callers_own_patience_ends_the_wait_and_drops_the_work(
     app = create_app(app_settings)
     with serve_app(app) as client:
         release, busy = threading.Event(), threading.Event()
-        app.state.loader.thread.submit(lambda: (busy.set(), release.wait(60)))
+        app.state.services.loader.thread.submit(lambda: (busy.set(), release.wait(60)))
         busy.wait(60)
         try:
             hasty = {**PNG_TYPE, "X-Request-Timeout": "0.2"}

@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from service.api.failed_logins import MOST
+from service.api.security import MAX_FAILURES
 from service.app import create_app
 from service.settings import Settings
 
@@ -79,7 +79,7 @@ def test_guessing_ends_in_429_even_with_the_right_key(
 ) -> None:
     app = create_app(app_settings.model_copy(update={"state_dir": tmp_path}))
     with serve_app(app) as client:
-        for number in range(MOST):
+        for number in range(MAX_FAILURES):
             guess = {"Authorization": f"Bearer guess{number}"}
             assert client.get("/v1/admin/audits", headers=guess).status_code == 401
         assert app_settings.admin_token is not None
@@ -88,11 +88,11 @@ def test_guessing_ends_in_429_even_with_the_right_key(
         assert (refused.status_code, refused.json()["code"]) == (429, "too_many_failures")
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         assert client.get("/v1/models").status_code == 200, "open routes stay open"
-        assert f"fend_failed_logins_total {MOST}.0" in client.get("/metrics").text
+        assert f"fend_failed_logins_total {MAX_FAILURES}.0" in client.get("/metrics").text
 
 
 def test_requests_without_a_key_do_not_count_as_guesses(closed: httpx.Client) -> None:
-    for _ in range(MOST + 2):
+    for _ in range(MAX_FAILURES + 2):
         assert closed.get("/v1/models").status_code == 401
 
 

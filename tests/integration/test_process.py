@@ -100,12 +100,9 @@ print([name for name in sys.modules if name.split(".")[0] in ("torchvision", "tr
     assert done.stdout.strip().splitlines()[-1] == "[]", done.stderr
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize(
-    ("code", "exit_code"), [item for item in EXIT_CODES.items() if item[0] != "workers_failed"]
-)
+@pytest.mark.parametrize(("code", "exit_code"), EXIT_CODES.items())
 def test_a_failed_start_is_one_clear_line_and_an_exit_code_of_its_own(
-    code: str, exit_code: int, workers: int, tiny_bundle_dir: Path, tmp_path: Path
+    code: str, exit_code: int, tiny_bundle_dir: Path, tmp_path: Path
 ) -> None:
     used_state = tmp_path / "a file"
     used_state.touch()
@@ -121,7 +118,6 @@ def test_a_failed_start_is_one_clear_line_and_an_exit_code_of_its_own(
         }
         flags, says = failing[code]
         usual = ["--models-dir", str(tiny_bundle_dir), "--port", "0", "--device", "cpu"]
-        usual += ["--workers", str(workers)]
         done = start([sys.executable, "-m", "service", *usual, *flags], cwd=tmp_path)
     [line] = done.stderr.strip().splitlines()
     assert says in line

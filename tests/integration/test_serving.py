@@ -134,7 +134,7 @@ class HeldThread:
             busy.set()
             self._release.wait(60)
 
-        app.state.loader.thread.submit(hold)
+        app.state.services.loader.thread.submit(hold)
         busy.wait(60)
 
     def release(self) -> None:
@@ -247,7 +247,7 @@ def test_a_model_that_computes_nan_answers_with_a_problem_and_is_not_ready(
 ) -> None:
     app = create_app(app_settings)
     with serve_app(app) as client:
-        model = app.state.repository.get(None)
+        model = app.state.services.repository.get(None)
         with torch.no_grad():
             model.bundle.defence.classifier.head[-1].bias.fill_(float("nan"))
         response = client.post("/v1/classify", content=digit_pngs[0][0], headers=PNG_TYPE)

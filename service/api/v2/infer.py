@@ -10,8 +10,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
-from service.api.answering import Answered, Answering
-from service.api.uploads import PictureReader, UnsupportedMediaType, while_connected
+from fend.images import InputSpec
+from service.api.answering import Answered
+from service.api.services import services
+from service.api.uploads import PictureReader, unsupported_media_type, while_connected
 from service.api.v2.binary import split
 from service.api.v2.metadata import model_of
 from service.api.v2.outputs import check_outputs, infer_response
@@ -82,11 +84,11 @@ async def infer_version(request: Request, name: str, version: str) -> Response:
 
 
 async def _infer(request: Request, name: str, version: str | None) -> Response:
-    answering: Answering = request.app.state.answering
+    answering = services(request).answering
     timeout_s = answering.timeout_s(request, model_of(request, name, version))
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
-        raise UnsupportedMediaType(
+        raise unsupported_media_type(
             f"cannot read a body with Content-Encoding {encoding[:40]!r}; send it as it is"
         )
     body, header_length = await request.body(), request.headers.get(HEADER_LENGTH)
@@ -125,6 +127,7 @@ def _read(body: bytes, header_length: str | None, model: ServingModel, most: int
     if header_length is not None and not header:
         raw = InferInput(name=IMAGE, datatype="BYTES", shape=[1])
         return _Work(InferRequest(inputs=[raw]), raw_picture(binary))
+    _check_size(header, most, content.input)
     try:
         asked = InferRequest.model_validate_json(header)
     except ValidationError as error:
@@ -133,6 +136,18 @@ def _read(body: bytes, header_length: str | None, model: ServingModel, most: int
         raise ProtocolInvalid(f"{place or 'the body'}: {first['msg']}") from error
     check_outputs(asked.outputs, content)
     return _Work(asked, pictures(asked, binary, content.input, most))
+
+
+def _check_size(header: bytes, most: int, spec: InputSpec) -> None:
+    """Refuse JSON that nests more than the images of a request can: parsing holds up everybody.
+
+    Raises:
+        ProtocolInvalid.
+    """
+    rows = most * spec.channels * (spec.height_px + 1)
+    values = rows * spec.width_px
+    if header.count(b"[") + header.count(b"{") > 1000 + rows or header.count(b",") > 1000 + values:
+        raise ProtocolInvalid(f"the JSON holds more than {most} images; send fewer, or binary data")
 
 
 async def _all_or_none(works: Iterable[Any]) -> list[Answered]:

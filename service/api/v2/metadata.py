@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request
 
 import fend
 from service.api.health import Draining, NotReady
+from service.api.services import services
 from service.api.v2.outputs import outputs
 from service.api.v2.pictures import inputs
 from service.api.v2.protocol import (
@@ -14,7 +15,7 @@ from service.api.v2.protocol import (
     ServerReady,
     error_docs,
 )
-from service.inference.repository import ModelUnknown, Repository
+from service.inference.repository import ModelUnknown
 from service.inference.serving_model import ServingModel
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_repository"]
@@ -41,7 +42,7 @@ async def server_live() -> ServerLive:
 async def server_ready(request: Request) -> ServerReady:
     """Whether every model that serves just answered a known image, one does, and no shutdown has
     begun."""
-    await request.app.state.readiness.check()
+    await services(request).readiness.check()
     return ServerReady(ready=True)
 
 
@@ -76,7 +77,7 @@ def model_of(request: Request, name: str, version: str | None) -> ServingModel:
         ModelUnknown: there is none.
         FendError: with the code for which its bundle was refused.
     """
-    repository: Repository = request.app.state.repository
+    repository = services(request).repository
     model = repository.get(name)
     if version is not None and version != model.manifest.version:
         raise ModelUnknown(
@@ -87,7 +88,7 @@ def model_of(request: Request, name: str, version: str | None) -> ServingModel:
 
 def _ready(request: Request, model: ServingModel) -> ModelReady:
     name = model.manifest.name
-    if request.app.state.lifecycle.draining:
+    if services(request).lifecycle.draining:
         raise Draining("the service is about to stop; send requests elsewhere")
     if not model.batcher.alive:
         raise NotReady(f"the queue of model {name!r} has ended")

@@ -15,10 +15,10 @@ from fend.images import DecodeLimits, InputSpec
 from service.api.uploads import (
     Picture,
     PictureReader,
-    TooManyImages,
     Upload,
     read_picture,
     tensor_picture,
+    too_many_images,
 )
 from service.api.v2.binary import unpack_bytes, unpack_fp32
 from service.api.v2.protocol import InferInput, InferRequest, ProtocolInvalid, TensorMetadata
@@ -45,7 +45,7 @@ def pictures(
     """What reads each picture of a request, in order: 1 to `most`.
 
     Raises:
-        ProtocolInvalid, TooManyImages.
+        ProtocolInvalid, TooLarge.
     """
     if len(request.inputs) != 1:
         raise ProtocolInvalid(f"{len(request.inputs)} inputs were sent; {_wanted(spec)}")
@@ -61,7 +61,7 @@ def pictures(
     if rest != known[sent.name].shape[1:] and not (sent.name == IMAGE and rest == [1]):
         raise ProtocolInvalid(f"the shape of {sent.name} is {sent.shape}; {_wanted(spec)}")
     if count > most:
-        raise TooManyImages(f"a request may hold {most} images; send the others in another")
+        raise too_many_images(most)
     _check_size(sent, binary)
     read = _encoded if sent.name == IMAGE else _tensors
     readers = read(sent, binary)

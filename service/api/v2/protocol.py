@@ -4,15 +4,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fend.errors import FendError
+from fend.errors import Invalid
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """The length of the JSON in bytes, where tensors follow it; 0 where the body is one tensor."""
 
 
-class ProtocolInvalid(FendError):
+class ProtocolInvalid(Invalid):
     """The request is not what the protocol says it should be."""
 
+    status = 400
     code = "protocol_invalid"
 
 

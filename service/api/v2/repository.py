@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from service.api.services import services
 from service.api.v2.protocol import IndexEntry, ProtocolInvalid, error_docs
-from service.inference.repository import Repository
 from service.inference.serving_model import RefusedModel
 
 router = APIRouter(prefix="/v2/repository", tags=["open inference protocol"])
@@ -43,7 +43,7 @@ _BODY: dict[str, Any] = {
 @router.post("/index", responses=error_docs(400, 413, 422))
 async def index(request: Request, wanted: IndexRequest | None = None) -> list[IndexEntry]:
     """Every model, or those that are ready; the names are public, as in /v1/models."""
-    repository: Repository = request.app.state.repository
+    repository = services(request).repository
     entries = repository.serving() | repository.refused()
     listed = []
     for name, model in sorted(entries.items()):
@@ -65,7 +65,7 @@ async def load(request: Request, name: str) -> Response:
             f"load takes no {', '.join(sorted(sent))[:200]}: bundles come with `fend bundle add`, "
             "and /v1/admin/models/NAME/activate chooses a version"
         )
-    await request.app.state.swaps.load(name)
+    await services(request).swaps.load(name)
     return Response()
 
 
@@ -73,7 +73,7 @@ async def load(request: Request, name: str) -> Response:
 async def unload(request: Request, name: str) -> Response:
     """Serve a model no more, until it is loaded; also after a restart."""
     await _parameters(request)  # unload_dependents: no model depends on another
-    await request.app.state.swaps.unload(name)
+    await services(request).swaps.unload(name)
     return Response()
 
 

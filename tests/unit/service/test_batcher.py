@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fend.errors import FendError
-from service.inference.batcher import Batcher, DeadlineExceeded, Overloaded, Stopping
+from fend.errors import Busy, FendError
+from service.inference.batcher import Batcher, DeadlineExceeded, Stopping
 from service.runtime.metrics import Metrics
 
 
@@ -66,46 +66,6 @@ def test_one_alone_does_not_wait_and_those_who_wait_go_together() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("slow", [False, True])
-def test_who_is_alone_with_a_quick_model_is_answered_without_another_thread(slow: bool) -> None:
-    here: list[int] = []
-
-    def infer_here(items: Sequence[int]) -> list[int | FendError]:
-        here.extend(items)
-        return [FendError("7 is refused") if item == 7 else 2 * item for item in items]
-
-    async def infer(items: Sequence[int]) -> list[int | FendError]:
-        await asyncio.sleep(0.02 if slow else 0)
-        return [2 * item for item in items]
-
-    async def scenario() -> None:
-        batcher = Batcher[int, int](
-            infer, max_batch=8, capacity=100, metrics=Metrics(), infer_here=infer_here
-        )
-        batcher.start()
-
-        async def ask(item: int) -> int:
-            with batcher.admission():
-                return await result(batcher, item)
-
-        assert await ask(1) == 2, "how long it takes is not known yet"
-        assert here == []
-        if slow:
-            assert await ask(2) == 4
-            assert here == [], "the event loop has others to serve"
-        else:
-            assert [await ask(2), await ask(3)] == [4, 6]
-            assert here == [2, 3]
-            with pytest.raises(FendError, match="7 is refused"):
-                await ask(7)
-            here.clear()
-            assert await asyncio.gather(ask(4), ask(5)) == [8, 10]
-            assert here == []
-        await batcher.stop()
-
-    asyncio.run(scenario())
-
-
 def test_a_bad_item_fails_alone() -> None:
     async def scenario() -> None:
         model = Doubler()
@@ -150,7 +110,7 @@ def test_a_full_house_is_refused_with_the_measured_time_to_wait() -> None:
         model = Doubler()
         batcher = make(model, capacity=2)
         with batcher.admission(), batcher.admission():
-            with pytest.raises(Overloaded) as refused, batcher.admission():
+            with pytest.raises(Busy) as refused, batcher.admission():
                 pass
             assert refused.value.retry_after_s >= 1
         with batcher.admission():
@@ -229,7 +189,7 @@ def test_what_cannot_be_in_time_is_refused_at_the_door() -> None:
         await slow
         with batcher.admission(5):
             with (
-                pytest.raises(Overloaded) as refused,
+                pytest.raises(Busy) as refused,
                 batcher.admission(1, time.monotonic() + 0.1),
             ):
                 pass

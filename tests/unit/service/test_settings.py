@@ -7,8 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from service.cli import serve
-from service.model_limits import Limits
-from service.settings import Settings, SettingsError, read_settings
+from service.settings import Limits, Settings, SettingsError, read_settings
 
 
 def test_flags_win_over_the_environment_which_wins_over_defaults(
@@ -25,7 +24,6 @@ def test_flags_win_over_the_environment_which_wins_over_defaults(
     [
         ({"port": 70_000}, "port"),
         ({"max_batch": 0}, "max_batch"),
-        ({"workers": 0}, "workers"),
         ({"model_limits": "{"}, "model_limits: .* no JSON"),
         ({"model_limits": "[]"}, "model_limits"),
         ({"model_limits": '{"mnist": {"queue": 4}}'}, "model_limits.mnist.queue: "),
