@@ -11,12 +11,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from benchmarks.common import cell, markdown, parser_of
 from fend.attacks import APGD, FGSM, PGD, Gradient, Objective, Square
-from fend.audit import AuditSpec, Report, build_report, open_audit, plan, run_shard, source_of
+from fend.audit import AuditJob, AuditSpec, Report, audit_report
 from fend.bundles import annotate, load_bundle, read_manifest, save_bundle
 from fend.threat import Knowledge, ThreatModel
 from training.card import model_card
@@ -61,7 +60,10 @@ def audit_both(
     )
     with tempfile.TemporaryDirectory() as folder:
         bare_dir = without_denoiser(bundle_dir, Path(folder) / name)
-        return _report(spec, bare_dir, data_dir), _report(spec, bundle_dir, data_dir)
+        alone, defended = (
+            audit_report(AuditJob(spec, place, data_dir)) for place in (bare_dir, bundle_dir)
+        )
+        return alone, defended
 
 
 def without_denoiser(bundle_dir: Path, place: Path) -> Path:
@@ -125,13 +127,6 @@ def tell_the_card(bundle_dir: Path, alone: Report, defended: Report) -> None:
         },
     }
     annotate(bundle_dir, about, model_card(read_manifest(bundle_dir).name, about))
-
-
-def _report(spec: AuditSpec, bundle_dir: Path, data_dir: Path) -> Report:
-    opened = open_audit(spec, bundle_dir, data_dir, torch.device("cpu"))
-    shards = plan(spec, opened.image_set)
-    rows = [row for shard in shards for row in run_shard(opened, shard)]
-    return build_report(spec, source_of(opened), rows)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fend.attacks import Objective
-from fend.audit.statistics import wilson_interval
+from fend.audit.rows.statistics import wilson_interval
 from fend.datasets import load
 from fend.images import encode_png
 from fend.local import LocalModel

@@ -30,9 +30,10 @@ from torch import Tensor
 
 from benchmarks.common import counted, margins, markdown, parser_of, percent
 from fend.attacks import APGD, FAB, MIFGSM, PGD, AttackSpec, Gradient, Objective, Square, attack
-from fend.audit.attacked import attacked_model
-from fend.audit.index_ranges import from_ranges, to_ranges
-from fend.audit.levels import attack_at, gradient_of
+from fend.audit.levels import gradient_of
+from fend.audit.plan import line_at
+from fend.audit.rows.index_ranges import from_ranges, to_ranges
+from fend.audit.work.attacked import attacked_model
 from fend.bundles import Bundle, load_bundle, read_manifest
 from fend.datasets import ImageSet, load
 from fend.files import replace_atomically
@@ -68,11 +69,10 @@ class Try:
     ) -> Tensor:
         """The margins (N,) of `target` that the attack leaves."""
         other = None if self.surrogate is None else self.surrogate.defence
-        way = gradient_of(self.attacker)
-        model = attacked_model(target.defence, other, self.knowledge, way)
-        attacker = attack_at(self.attacker, self.knowledge)
+        line = line_at(self.attacker, self.knowledge)
+        model = attacked_model(target.defence, other, line)
         pixels, labels = images.pixels(torch.tensor(indices)), images.labels[torch.tensor(indices)]
-        result = attack(attacker, model, pixels, labels, threat, sample_ids=indices)
+        result = attack(line.attack, model, pixels, labels, threat, sample_ids=indices)
         return margins(target.defence, result.adversarial, labels)
 
     def decides(self) -> list[str]:

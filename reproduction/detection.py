@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fend.attacks import attack
-from fend.audit.levels import attack_at
+from fend.audit.plan import line_at
 from fend.bundles import Bundle
 from fend.datasets import ImageSet
 from fend.threat import Knowledge, ThreatModel
@@ -37,7 +37,7 @@ def detections(
     fooling: dict[str, Tensor] = {}
     for attacker in paper_attacks(cell.profile, epsilon):
         threat = ThreatModel(norm="linf", epsilon=epsilon)
-        whole = attack_at(attacker, Knowledge.GREY_BOX)
+        whole = line_at(attacker, Knowledge.GREY_BOX).attack
         result = attack(whole, classifier, clean, labels, threat, seed=cell.seed)
         fooling[attacker.name] = result.adversarial[result.fooled]
     return tuple(

@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 
 from pydantic import BaseModel, ConfigDict
 
-from fend.audit.statistics import mcnemar_p_value, paired_difference_interval, wilson_interval
+from fend.audit.rows.statistics import mcnemar_p_value, paired_difference_interval, wilson_interval
 from reproduction.result import Measured
 
 _STUDENT_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)

@@ -17,15 +17,14 @@ from filelock import FileLock
 from rich.console import Console
 
 from fend import __version__
-from fend.audit import Report
-from fend.audit.index_ranges import from_ranges
+from fend.audit import AuditJob, KeepInFolder, Report, audit_report
 from fend.audit.report import Share
-from fend.audit.surrogates import SEED as SURROGATE_SEED
+from fend.audit.rows.index_ranges import from_ranges
+from fend.audit.work.surrogates import SEED as SURROGATE_SEED
 from fend.bundles import MANIFEST, Manifest, load_bundle, read_manifest
 from fend.datasets import load
 from fend.files import replace_atomically
 from fend.threat import Knowledge
-from reproduction.audited import audited
 from reproduction.cells import Cell
 from reproduction.detection import detections
 from reproduction.result import (
@@ -86,7 +85,10 @@ def run_cell(cell: Cell, paths: Paths, say: Say = lambda _: None) -> None:
             white_box_audit(cell, manifest.name, epsilon),
         )
         paper, white = (
-            audited(spec, bundle_dir, paths.data_dir, device, audits / f"{number}-{epsilon:g}")
+            audit_report(
+                AuditJob(spec, bundle_dir, paths.data_dir, paths.device),
+                keep=KeepInFolder(audits / f"{number}-{epsilon:g}"),
+            )
             for number, spec in enumerate(specs)
         )
         threats.append(_under(epsilon, paper, white))

@@ -1,10 +1,7 @@
 """The cells, one after another or in several processes, with a progress bar."""
 
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 
 import torch
@@ -18,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fend.audit.executors import process_pool
 from fend.errors import FendError
 from reproduction.cells import Cell
 from reproduction.result import is_done
@@ -43,19 +41,12 @@ def run_cells(
                 _note(failed, cell, _run(cell, paths, say), console)
                 advance()
             return failed
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(
-            min(workers, len(todo)), context, initializer=_end_with_parent
-        ) as pool:
+        with process_pool(min(workers, len(todo))) as pool:
             futures = {pool.submit(_run, cell, paths): cell for cell in todo}
             say(f"{workers} processes")
-            try:
-                for future in as_completed(futures):
-                    _note(failed, futures[future], future.result(), console)
-                    advance()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            for future in as_completed(futures):
+                _note(failed, futures[future], future.result(), console)
+                advance()
     return failed
 
 
@@ -75,17 +66,6 @@ def _note(failed: dict[str, str], cell: Cell, problem: str | None, console: Cons
     else:
         failed[cell.name] = problem
         console.print(f"[red]not run[/] {cell.name}: {problem}", highlight=False)
-
-
-def _end_with_parent() -> None:
-    """Stop this process when the one that started it is gone (killed with -9, say)."""
-
-    def watch() -> None:
-        if (parent := multiprocessing.parent_process()) is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

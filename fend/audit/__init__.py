@@ -1,16 +1,18 @@
 """Audits: attack a model and say honestly how robust it is.
 
-    spec -> open_audit -> plan -> run_shard x N -> rows -> build_report
+    spec -> plan of lines -> shards -> rows -> report -> page, table
 
-More attacks are added in `fend.attacks`, and `levels` says at which levels of knowledge they run;
-another rendering is one more file beside `markdown`.
+`run_audit` does it for the command line, the service, the reproduction and the benchmarks. A new
+attack goes into `fend.attacks`, and `levels` says at which levels of knowledge it runs; a new check
+of the attacks into `sanity`; a new place to compute into `executors`.
 """
 
-from fend.audit.build import AuditRowsInvalid, build_report
-from fend.audit.opened import OpenAudit, check_fit, open_audit
+from fend.audit.executors import Executor, Inline, Processes, executor_for
+from fend.audit.plan import Line, Plan
 from fend.audit.presets import PRESETS
 from fend.audit.render.markdown import to_markdown
 from fend.audit.report import AuditDocument, Report, Timing
+from fend.audit.report.build import build_report
 from fend.audit.rows import (
     ROWS,
     AttackRow,
@@ -23,17 +25,21 @@ from fend.audit.rows import (
     Row,
     ServedRow,
     SkippedRow,
+    Source,
 )
-from fend.audit.run import run_shard
-from fend.audit.shards import Shard, plan
-from fend.audit.source import Source, source_of
+from fend.audit.rows.table import AuditRowsInvalid
+from fend.audit.run import Keep, KeepInFolder, KeepInMemory, audit_report, run_audit
 from fend.audit.spec import AuditSpec, AuditSpecInvalid, from_request
-from fend.audit.surrogates import SurrogateMissing, check_surrogate
+from fend.audit.work.opened import AuditJob, OpenAudit, check_fit, open_audit, source_of
+from fend.audit.work.shard import run_shard
+from fend.audit.work.shards import Shard, shards_of
+from fend.audit.work.surrogates import check_surrogate
 
 __all__ = [
-    "PRESETS", "ROWS", "AttackRow", "AuditDocument", "AuditRowsInvalid", "AuditSpec",
-    "AuditSpecInvalid", "CleanRow", "CostRow", "CurveRow", "ExampleRow", "OpenAudit", "Probe",
-    "ProbeRow", "Report", "Row", "ServedRow", "Shard", "SkippedRow", "Source", "SurrogateMissing",
-    "Timing", "build_report", "check_fit", "check_surrogate", "from_request", "open_audit", "plan",
-    "run_shard", "source_of", "to_markdown",
+    "PRESETS", "ROWS", "AttackRow", "AuditDocument", "AuditJob", "AuditRowsInvalid", "AuditSpec",
+    "AuditSpecInvalid", "CleanRow", "CostRow", "CurveRow", "ExampleRow", "Executor", "Inline",
+    "Keep", "KeepInFolder", "KeepInMemory", "Line", "OpenAudit", "Plan", "Probe", "ProbeRow",
+    "Processes", "Report", "Row", "ServedRow", "Shard", "SkippedRow", "Source", "Timing",
+    "audit_report", "build_report", "check_fit", "check_surrogate", "executor_for", "from_request",
+    "open_audit", "run_audit", "run_shard", "shards_of", "source_of", "to_markdown",
 ]  # fmt: skip

@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -13,21 +14,20 @@ import torch
 import typer
 from typer.core import TyperGroup
 
-from fend.audit.build import build_report
 from fend.audit.diff_cli import diff
-from fend.audit.opened import open_audit
-from fend.audit.pool import Job, run_shards
+from fend.audit.executors import executor_for
 from fend.audit.presets import PRESETS
 from fend.audit.remote_cli import run_at
 from fend.audit.render.html import to_html
 from fend.audit.render.markdown import to_markdown
 from fend.audit.render.terminal import progress, say_making, show
 from fend.audit.report import AuditDocument, Timing
+from fend.audit.report.build import build_report
 from fend.audit.rows import Row
+from fend.audit.run import KeepInMemory, run_audit
 from fend.audit.self_test_cli import self_test
-from fend.audit.shards import Shard, plan
-from fend.audit.source import source_of
 from fend.audit.spec import AuditSpecInvalid, from_request
+from fend.audit.work.opened import AuditJob
 from fend.bundles.versions import find_bundle
 from fend.threat import Knowledge
 
@@ -131,7 +131,7 @@ def audit(
     else:
         folder, manifest = find_bundle(model, models_dir)
         spec = from_request(body | {"model": manifest.name})
-        job = Job(spec, folder, data_dir, _resolve(device), models_dir, surrogates_dir)
+        job = AuditJob(spec, folder, data_dir, _resolve(device), models_dir, surrogates_dir)
         document, rows = _run(job, workers or _default_workers(job.device))
     if rows_file is not None:
         rows_file.write_text("".join(row.model_dump_json() + "\n" for row in rows))
@@ -179,29 +179,18 @@ def _default_workers(device: str) -> int:
     return (os.cpu_count() or 1) if device == "cpu" else 1
 
 
-def _run(job: Job, workers: int) -> tuple[AuditDocument, Sequence[Row]]:
+def _run(job: AuditJob, workers: int) -> tuple[AuditDocument, Sequence[Row]]:
     started_s = time.monotonic()
-    opened = open_audit(
-        job.spec,
-        job.bundle_dir,
-        job.data_dir,
-        job.device,
-        models_dir=job.models_dir,
-        surrogates_dir=job.surrogates_dir,
-        on_making=say_making,
-    )
-    shards = plan(job.spec, opened.image_set)
-    total = sum(len(shard.indices) for shard in shards)
-    done = 0
-    with progress(f"Auditing {job.spec.model} on {job.spec.dataset}") as on_progress:
-        on_progress(done, total)
+    with ExitStack() as bar:
 
-        def on_shard(shard: Shard) -> None:
-            nonlocal done
-            done += len(shard.indices)
-            on_progress(done, total)
+        def on_begin() -> Callable[[int, int], None]:
+            # Not before: to make a surrogate has a bar of its own.
+            title = f"Auditing {job.spec.model} on {job.spec.dataset}"
+            return bar.enter_context(progress(title))
 
-        rows = run_shards(job, shards, workers, on_shard)
+        keep = KeepInMemory(on_begin)
+        source = run_audit(job, executor_for(workers), keep, on_making=say_making)
+    rows = keep.rows()
     finished_at = datetime.now(UTC)
     wall_time_s = time.monotonic() - started_s  # the clock may be set meanwhile
     timing = Timing(
@@ -209,5 +198,4 @@ def _run(job: Job, workers: int) -> tuple[AuditDocument, Sequence[Row]]:
         finished_at=finished_at,
         wall_time_s=wall_time_s,
     )
-    report = build_report(job.spec, source_of(opened), rows)
-    return AuditDocument(result=report, timing=timing), rows
+    return AuditDocument(result=build_report(job.spec, source, rows), timing=timing), rows

@@ -10,20 +10,14 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from fend.audit.diff import Change, Diff, compare
 from fend.audit.report import AuditDocument, Report, percent
-from fend.errors import FendError
+from fend.audit.report.diff import Change, Diff, compare
+from fend.errors import Invalid
 
 EXIT_REGRESSED = 1
 OUTCOMES = {"better": "▲ better", "worse": "▼ worse", "unclear": "= no clear change"}
 STATES = {True: "pass", False: "FAIL", None: "not tried"}
 RELIABLE = {True: "reliable", False: "unreliable", None: "not probed"}
-
-
-class ReportUnreadable(FendError):
-    """A file holds no report that this version can read."""
-
-    code = "report_unreadable"
 
 
 class DiffFormat(StrEnum):
@@ -63,18 +57,18 @@ def read_report(path: Path) -> Report:
     """The report in a file: by itself, or with its timing as `fend audit` writes it.
 
     Raises:
-        ReportUnreadable: there is none.
+        Invalid (`report_unreadable`): there is none.
     """
     try:
         held = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise ReportUnreadable(f"{path} cannot be read as JSON: {error}") from error
+        raise _unreadable(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(held, dict):
-        raise ReportUnreadable(f"{path} holds no report")
+        raise _unreadable(f"{path} holds no report")
     report = held.get("result", held)
     form = report.get("format") if isinstance(report, dict) else None
     if form != Report.model_fields["format"].default:
-        raise ReportUnreadable(
+        raise _unreadable(
             f"{path} is of the format {form!r}, not {Report.model_fields['format'].default!r}; "
             "run the audit again with this version"
         )
@@ -85,7 +79,11 @@ def read_report(path: Path) -> Report:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ReportUnreadable(f"{path} holds no whole report: {where}: {first['msg']}") from error
+        raise _unreadable(f"{path} holds no whole report: {where}: {first['msg']}") from error
+
+
+def _unreadable(message: str) -> Invalid:
+    return Invalid(message, code="report_unreadable")
 
 
 def to_markdown(found: Diff) -> str:

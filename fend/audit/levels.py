@@ -1,4 +1,4 @@
-"""Which attacks run at which level of knowledge, how they run there, and on what model.
+"""The levels of knowledge: which attacks run at each, and on what model.
 
 | level            | attacks that run                   | the attacked model            |
 |------------------|------------------------------------|-------------------------------|
@@ -13,97 +13,77 @@ attacks, and one that drives at a class (`targets`) ends at a class of that mode
 (for targets: Liu et al. 2017). Every attack is judged on the pipeline.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from fend.attacks import AttackSpec
 from fend.attacks.base import Access
 from fend.attacks.gradient import Gradient
 from fend.threat import Knowledge
 
-if TYPE_CHECKING:
-    from fend.audit.spec import AuditSpec
 
-ACCESS: Mapping[Knowledge, tuple[Access, ...]] = MappingProxyType(
+@dataclass(frozen=True)
+class Level:
+    """What an attacker with some knowledge attacks."""
+
+    access: tuple[Access, ...]
+    """Kinds of attack that run, by what they take from the attacked model."""
+    graph: str
+    """The graph that gradients go through, in words."""
+    surrogate: bool = False
+    """Whether the attacked model is the attacker's own, in place of the audited one."""
+    denoiser: bool = False
+    """Whether the attacked model is a whole pipeline, whose denoiser BPDA can go around."""
+    transfer: bool = True
+    """Whether the attacked model is another than the judged one."""
+
+
+LEVELS: Mapping[Knowledge, Level] = MappingProxyType(
     {
-        Knowledge.BLACK_BOX: ("gradient",),
-        Knowledge.GREY_BOX: ("gradient",),
-        Knowledge.GREY_BOX_AWARE: ("gradient",),
-        Knowledge.WHITE_BOX: ("gradient", "none"),
-        Knowledge.QUERY: ("scores", "decisions"),
+        Knowledge.BLACK_BOX: Level(("gradient",), "surrogate classifier", surrogate=True),
+        Knowledge.GREY_BOX: Level(("gradient",), "classifier"),
+        Knowledge.GREY_BOX_AWARE: Level(
+            ("gradient",),
+            "surrogate denoiser + surrogate classifier",
+            surrogate=True,
+            denoiser=True,
+        ),
+        Knowledge.WHITE_BOX: Level(
+            ("gradient", "none"), "denoiser + classifier", denoiser=True, transfer=False
+        ),
+        Knowledge.QUERY: Level(
+            ("scores", "decisions"), "none: answers only", denoiser=True, transfer=False
+        ),
     }
 )
-"""What an attack may take from the attacked model."""
 
-TRANSFER = (Knowledge.BLACK_BOX, Knowledge.GREY_BOX, Knowledge.GREY_BOX_AWARE)
-"""The attacked model is not the judged one."""
-
-WITH_DENOISER = (Knowledge.GREY_BOX_AWARE, Knowledge.WHITE_BOX)
-"""The gradient goes through a denoiser, which BPDA can pass by."""
-
-NEED_SURROGATE = (Knowledge.BLACK_BOX, Knowledge.GREY_BOX_AWARE)
-
-_THROUGH: Mapping[Knowledge, str] = MappingProxyType(
-    {
-        Knowledge.BLACK_BOX: "surrogate classifier",
-        Knowledge.GREY_BOX: "classifier",
-        Knowledge.GREY_BOX_AWARE: "surrogate denoiser + surrogate classifier",
-        Knowledge.WHITE_BOX: "denoiser + classifier",
-        Knowledge.QUERY: "none: answers only",
-    }
-)
+NEED_SURROGATE = tuple(knowledge for knowledge, level in LEVELS.items() if level.surrogate)
 
 
 def runs_at(attacker: AttackSpec, knowledge: Knowledge) -> bool:
     """Whether an attack makes sense at a level."""
-    if attacker.access not in ACCESS[knowledge]:
+    level = LEVELS[knowledge]
+    if attacker.access not in level.access:
         return False
-    if knowledge in TRANSFER and (attacker.minimal or _has_targets(attacker)):
+    if level.transfer and (attacker.minimal or getattr(attacker, "targets", None) is not None):
         return False
-    return gradient_of(attacker).denoiser == "exact" or knowledge in WITH_DENOISER
+    return level.denoiser or gradient_of(attacker).denoiser == "exact"
 
 
-def _has_targets(attacker: AttackSpec) -> bool:
-    return getattr(attacker, "targets", None) is not None
-
-
-def pairs(spec: "AuditSpec") -> tuple[tuple[Knowledge, int], ...]:
-    """The lines of an audit: (level, place of the attack in the spec), in the spec's order."""
+def pairs(
+    knowledge: Iterable[Knowledge], attacks: Sequence[AttackSpec]
+) -> tuple[tuple[Knowledge, int], ...]:
+    """What runs where: (level, place in `attacks`), in the order given."""
     return tuple(
-        (knowledge, number)
-        for knowledge in spec.knowledge
-        for number, attacker in enumerate(spec.attacks)
-        if runs_at(attacker, knowledge)
+        (level, number)
+        for level in knowledge
+        for number, attacker in enumerate(attacks)
+        if runs_at(attacker, level)
     )
-
-
-def attack_at(attacker: AttackSpec, knowledge: Knowledge, randomised: bool = False) -> AttackSpec:
-    """`attacker` as it is run at a level: it stops early only where that decides nothing.
-
-    Where the attacked model is not the judged one, it is fooled long before the image also fools
-    the pipeline. Where the pipeline answers at random, one lucky answer would end the attack.
-    """
-    whole = knowledge in TRANSFER or randomised
-    if whole and "early_stop" in type(attacker).model_fields:
-        return attacker.model_copy(update={"early_stop": False})
-    return attacker
 
 
 def gradient_of(attacker: AttackSpec) -> Gradient:
     """How the attack's gradient is taken; attacks without one have the plain option."""
     gradient: Gradient = getattr(attacker, "gradient", Gradient())
     return gradient
-
-
-def gradient_through(attacker: AttackSpec, knowledge: Knowledge) -> str:
-    """The graph that the gradient went through, in words."""
-    if attacker.access == "none":
-        return "none: random points"
-    text = _THROUGH[knowledge]
-    gradient = gradient_of(attacker)
-    if gradient.denoiser == "identity":
-        text = text.replace("denoiser", "denoiser (backward: identity)", 1)
-    if gradient.samples > 1:
-        text += f", mean of {gradient.samples}"
-    return text

@@ -1,82 +1,146 @@
-"""An audit's work: every shard is a pure function of its arguments."""
+"""The one way to run an audit, whoever asks for it and wherever it is computed."""
 
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Protocol
 
-from fend.audit.answers import Answer, answers
-from fend.audit.batch import Batch
-from fend.audit.curve import curve_rows
-from fend.audit.examples import example_rows
-from fend.audit.levels import pairs
-from fend.audit.line import run_line
-from fend.audit.opened import OpenAudit
-from fend.audit.probes import probe_rows
-from fend.audit.rows import CleanRow, Row, SkippedRow
-from fend.audit.seeded import seeded
-from fend.audit.shards import Shard
-from fend.threat import Knowledge
+import torch
+
+from fend.audit.executors import Executor, Inline
+from fend.audit.report import Report
+from fend.audit.report.build import build_report
+from fend.audit.rows import ROWS, Row, Source
+from fend.audit.work.opened import AuditJob, source_of
+from fend.audit.work.shards import Shard, shards_of
+from fend.files import replace_atomically
+
+OnProgress = Callable[[int, int], None]
+"""Told the images done so far, and all of them."""
 
 
-def run_shard(
-    opened: OpenAudit, shard: Shard, stop: Callable[[], None] = lambda: None
-) -> list[Row]:
-    """Attack a shard's images at every level of knowledge and judge them on the whole pipeline;
-    then the probes and the curve, on those images that have them.
+class Keep(Protocol):
+    """Where the rows of finished shards go, so that a stopped audit goes on from them."""
 
-    An image's rows depend on the seed and its place in the data set, not on the shard it is in
-    (but for float rounding, and for models that answer at random). `stop` is called between attack
-    steps and raises to cancel.
+    def begin(self, source: Source, shards: Sequence[Shard], /) -> Collection[int]:
+        """Told what is audited; returns the numbers of the shards that are finished already.
+
+        It may raise where these were finished with another source.
+        """
+        ...
+
+    def add(self, shard: Shard, rows: list[Row]) -> None:
+        """A shard is finished. Shards come in whatever order they are finished."""
+        ...
+
+
+class KeepWithRows(Keep, Protocol):
+    """A `Keep` that also gives the rows back."""
+
+    def rows(self) -> list[Row]:
+        """The rows of every finished shard, in the order of the shards."""
+        ...
+
+
+class KeepInMemory:
+    """Keeps rows as long as it lives.
+
+    `on_begin` is called when the audit begins and gives what is then called with the images done,
+    and all of them.
+    """
+
+    def __init__(self, on_begin: Callable[[], OnProgress] = lambda: lambda *_: None) -> None:
+        self._on_begin = on_begin
+        self._rows: dict[int, list[Row]] = {}
+        self._done = self._total = 0
+
+    def begin(self, _source: Source, shards: Sequence[Shard], /) -> Collection[int]:
+        """See `Keep`."""
+        self._total = sum(len(shard.indices) for shard in shards)
+        self._on_progress = self._on_begin()
+        self._on_progress(self._done, self._total)
+        return self._rows.keys()
+
+    def add(self, shard: Shard, rows: list[Row]) -> None:
+        """See `Keep`."""
+        self._rows[shard.number] = rows
+        self._done += len(shard.indices)
+        self._on_progress(self._done, self._total)
+
+    def rows(self) -> list[Row]:
+        """See `KeepWithRows`."""
+        return [row for number in sorted(self._rows) for row in self._rows[number]]
+
+
+class KeepInFolder:
+    """Keeps each shard's rows as a file of a folder, which belongs to one audit."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def begin(self, _source: Source, shards: Sequence[Shard], /) -> Collection[int]:
+        """See `Keep`."""
+        return {shard.number for shard in shards if self._path(shard.number).is_file()}
+
+    def add(self, shard: Shard, rows: list[Row]) -> None:
+        """See `Keep`."""
+        replace_atomically(self._path(shard.number), ROWS.dump_json(rows))
+
+    def rows(self) -> list[Row]:
+        """See `KeepWithRows`."""
+        paths = sorted(self._folder.glob("shard-*.json"))
+        return [row for path in paths for row in ROWS.validate_json(path.read_bytes())]
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"shard-{number:05d}.json"
+
+
+def run_audit(
+    job: AuditJob,
+    executor: Executor,
+    keep: Keep,
+    *,
+    stop: Callable[[], None] = lambda: None,
+    on_making: Callable[[Path], None] = lambda _: None,
+) -> Source:
+    """Attack every shard of an audit that `keep` does not have yet; returns what was audited.
+
+    `stop` raises to cancel, which takes at most one step of an attack. `on_making` is told before
+    a surrogate is made.
 
     Raises:
-        Invalid (`attack_invalid`): an attack that cannot work with this model.
+        FendError: as `open_audit`, as `keep`, and Invalid (`attack_invalid`).
     """
-    with seeded(opened.spec.seed, f"shard/{shard.number}", opened.device):
-        return _run(opened, shard, stop)
+    with one_thread():
+        opened = job.open(on_making)
+        source = source_of(opened)
+        shards = shards_of(job.spec, opened.image_set)
+        finished = keep.begin(source, shards)
+        left = [shard for shard in shards if shard.number not in finished]
+        with closing(executor.run(job, opened, left, stop)) as work:
+            for shard, rows in work:
+                keep.add(shard, rows)
+    return source
 
 
-def _run(opened: OpenAudit, shard: Shard, stop: Callable[[], None]) -> list[Row]:
-    batch = Batch.of(opened, shard.indices)
-    clean = answers(opened.bundle.defence, batch.images, opened.randomised)
-    right = batch.right(clean)
-    rows = _clean_rows(batch, clean)
-    # The images that the lines of each level have broken so far.
-    broken: dict[Knowledge, set[int]] = defaultdict(set)
-    for knowledge, number in pairs(opened.spec):
-        stop()
-        tried = batch
-        if opened.spec.cascade:
-            tried = batch.only(set(batch.indices) - broken[knowledge])
-            rows += _skipped_rows(batch.only(broken[knowledge]), knowledge, number)
-        line = run_line(opened, tried, knowledge, number, shard.number, stop)
-        wrong = set(tried.indices) - tried.right(line.answers)
-        broken[knowledge] |= wrong
-        rows += line.rows
-        shown = shard.shown | (shard.shown_if_fooled & right & wrong)
-        rows += example_rows(
-            opened.bundle.defence, tried, line.adversarial, shown, knowledge, number
-        )
-    holding = right - broken[Knowledge.WHITE_BOX]
-    rows += probe_rows(opened, batch.only(shard.probed), holding, stop)
-    rows += curve_rows(opened, batch.only(shard.on_curve), stop)
-    return rows
+def audit_report(
+    job: AuditJob, executor: Executor | None = None, keep: KeepWithRows | None = None
+) -> Report:
+    """`run_audit`, and the report of its rows; by default in this process, kept in memory."""
+    keep = KeepInMemory() if keep is None else keep
+    source = run_audit(job, Inline() if executor is None else executor, keep)
+    return build_report(job.spec, source, keep.rows())
 
 
-def _clean_rows(batch: Batch, clean: list[Answer]) -> list[Row]:
-    return [
-        CleanRow(
-            index=index,
-            label=label,
-            answer=answer.defended,
-            confidence=answer.confidence,
-            undefended_answer=answer.undefended,
-            undefended_confidence=answer.undefended_confidence,
-        )
-        for index, label, answer in zip(batch.indices, batch.labels.tolist(), clean, strict=True)
-    ]
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside, torch computes on one thread of a CPU.
 
-
-def _skipped_rows(batch: Batch, knowledge: Knowledge, number: int) -> list[Row]:
-    return [
-        SkippedRow(index=index, label=label, knowledge=knowledge, attack=number)
-        for index, label in zip(batch.indices, batch.labels.tolist(), strict=True)
-    ]
+    So float rounding is the same in this process, in one of several, and in the service's.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -13,18 +13,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from fend.attacks import APGD, PGD, AttackSpec, Gradient, Objective, Square, attack
-from fend.audit.answers import answers
-from fend.audit.attacked import attacked_model
-from fend.audit.batch import Batch
-from fend.audit.build import build_report
-from fend.audit.levels import attack_at
-from fend.audit.opened import OpenAudit, open_audit
-from fend.audit.pool import Job, run_shards
+from fend.audit.executors import executor_for
+from fend.audit.plan import line_at
 from fend.audit.report import Report
-from fend.audit.seeded import seeded
-from fend.audit.shards import plan
-from fend.audit.source import source_of
+from fend.audit.run import audit_report, one_thread
 from fend.audit.spec import AuditSpec
+from fend.audit.work.attacked import attacked_model
+from fend.audit.work.batch import Batch
+from fend.audit.work.judge import judge, seeded
+from fend.audit.work.opened import AuditJob, OpenAudit
 from fend.bundles import Bundle, load_bundle, save_bundle
 from fend.models import build
 from fend.pipeline import Defence
@@ -91,7 +88,7 @@ CONTROLS: tuple[Control, ...] = (
 
 
 @dataclass(frozen=True)
-class Finding:
+class ControlResult:
     """What the auditor made of one model."""
 
     name: str
@@ -129,7 +126,7 @@ def self_test(
     workers: int = 1,
     controls: Sequence[Control] = (UNSECURED, *CONTROLS),
     on_start: Callable[[str], None] = lambda _: None,
-) -> Iterator[Finding]:
+) -> Iterator[ControlResult]:
     """Audit the bundle at `bundle_dir` as it is, and every one of `controls` made of it.
 
     `epsilon` is in L-inf on the pixel scale. `on_start` is told the name of each model first.
@@ -150,16 +147,17 @@ def self_test(
         shard_size=SHARD_SIZE,
     )
     on_start(bundle.manifest.name)
-    opened, report = _audit(spec, bundle_dir, data_dir, workers)
-    yield Finding(bundle.manifest.name, "the bundle as it is", report, None)
+    executor = executor_for(workers)
+    report = audit_report(AuditJob(spec, bundle_dir, data_dir), executor)
+    yield ControlResult(bundle.manifest.name, "the bundle as it is", report, None)
     with TemporaryDirectory(prefix="fend-self-test-") as made:
         for control in controls:
             on_start(control.name)
             folder = save_control(bundle, control, Path(made))
-            own = spec.model_copy(update={"model": control.name})
-            opened, report = _audit(own, folder, data_dir, workers)
-            true = None if control is UNSECURED else _true_accuracy(opened, bundle, control)
-            yield Finding(control.name, control.about, report, true)
+            job = AuditJob(spec.model_copy(update={"model": control.name}), folder, data_dir)
+            report = audit_report(job, executor)
+            true = None if control is UNSECURED else _true_accuracy(job.open(), bundle, control)
+            yield ControlResult(control.name, control.about, report, true)
 
 
 def save_control(bundle: Bundle, control: Control, folder: Path) -> Path:
@@ -187,15 +185,6 @@ def save_control(bundle: Bundle, control: Control, folder: Path) -> Path:
     return folder / control.name
 
 
-def _audit(
-    spec: AuditSpec, folder: Path, data_dir: Path | None, workers: int
-) -> tuple[OpenAudit, Report]:
-    opened = open_audit(spec, folder, data_dir)
-    shards = plan(spec, opened.image_set)
-    rows = run_shards(Job(spec, folder, data_dir, "cpu"), shards, workers, lambda _: None)
-    return opened, build_report(spec, source_of(opened), rows)
-
-
 def _true_accuracy(opened: OpenAudit, bundle: Bundle, control: Control) -> float:
     """What is left of the control by an attack that goes around its trick.
 
@@ -206,15 +195,16 @@ def _true_accuracy(opened: OpenAudit, bundle: Bundle, control: Control) -> float
     defence = opened.bundle.defence
     batch = Batch.of(opened, tuple(opened.image_set.sample(spec.samples, spec.seed).tolist()))
     honest = Defence(defence.denoiser, bundle.defence.classifier).eval()
-    with seeded(spec.seed, "self-test", opened.device):
-        held = batch.right(answers(defence, batch.images, opened.randomised))
+    line = line_at(PGD(steps=50, gradient=control.trick), Knowledge.WHITE_BOX, opened.randomised)
+    with one_thread(), seeded(spec.seed, "self-test", opened.device):
+        held = batch.right(judge(defence, batch.images, opened.randomised))
         result = attack(
-            attack_at(PGD(steps=50), Knowledge.WHITE_BOX, opened.randomised),
-            attacked_model(honest, None, Knowledge.WHITE_BOX, control.trick),
+            line.attack,
+            attacked_model(honest, None, line),
             batch.images,
             batch.labels,
             spec.threat,
             sample_ids=batch.indices,
         )
-        held &= batch.right(answers(defence, result.adversarial, opened.randomised))
+        held &= batch.right(judge(defence, result.adversarial, opened.randomised))
     return len(held) / len(batch.indices)

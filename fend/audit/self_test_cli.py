@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fend.audit.report import percent
-from fend.audit.self_test import CONTROLS, UNSECURED, Control, Finding
+from fend.audit.self_test import CONTROLS, UNSECURED, Control, ControlResult
 from fend.audit.self_test import self_test as run_self_test
 from fend.audit.spec import AuditSpecInvalid
 from fend.bundles import MANIFEST
@@ -67,7 +67,7 @@ def _chosen(names: list[str] | None) -> list[Control]:
     return [known[name] for name in names or known]
 
 
-def _table(findings: list[Finding]) -> Table:
+def _table(findings: list[ControlResult]) -> Table:
     table = Table(
         "Model", "What it is", "Clean", "Reported", "True", "Reliable", "",
         caption="Reported: worst case of the audit. True: under an attacker who knows the trick.",
@@ -86,7 +86,7 @@ def _table(findings: list[Finding]) -> Table:
     return table
 
 
-def _outcome(finding: Finding) -> str:
+def _outcome(finding: ControlResult) -> str:
     if finding.honest:
         return "honest" if finding.passed else "[red]accused[/]"
     return "exposed" if finding.passed else "[red]escaped[/]"

@@ -15,14 +15,14 @@ from pydantic import (
 from fend.attacks import AttackSpec
 from fend.audit.levels import NEED_SURROGATE, pairs, runs_at
 from fend.audit.presets import PRESETS
-from fend.errors import FendError
+from fend.errors import Invalid
 from fend.threat import Knowledge, ThreatModel
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-"""Of a model."""
+"""Pattern of a model's name."""
 
 
-class AuditSpecInvalid(FendError):
+class AuditSpecInvalid(Invalid):
     """The request for an audit cannot be carried out as it is written."""
 
     code = "audit_spec_invalid"
@@ -72,7 +72,7 @@ class AuditSpec(BaseModel, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _attacks_fit_levels(self) -> "AuditSpec":
         """Each attack has a level to run at, and each level an attack."""
-        chosen = pairs(self)
+        chosen = pairs(self.knowledge, self.attacks)
         for number, attacker in enumerate(self.attacks):
             if not any(number == other for _, other in chosen):
                 fitting = [level for level in Knowledge if runs_at(attacker, level)]

@@ -97,7 +97,7 @@ class AuditJobs:
         The same `idempotency_key` again gives the audit that it was accepted with.
 
         Raises:
-            ModelUnknown, Unavailable, Invalid, AuditSpecInvalid, SurrogateMissing: it could
+            ModelUnknown, Unavailable, Invalid, AuditSpecInvalid: it could
                 not run.
             Invalid: the key came with another spec before.
             StateUnavailable: it cannot be kept.

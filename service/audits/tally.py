@@ -6,7 +6,6 @@ from pydantic import BaseModel
 
 from fend.audit import AttackRow, AuditSpec, CleanRow, Row, SkippedRow
 from fend.audit.report import Share
-from fend.audit.statistics import wilson_interval
 from fend.threat import Knowledge
 
 
@@ -68,14 +67,9 @@ def partial_result(tally: Tally) -> PartialResult:
     """A tally of one image or more as shares with their intervals."""
     return PartialResult(
         n=tally.n,
-        clean=_share(tally.clean, tally.n),
-        worst_case=_share(tally.held, tally.n),
+        clean=Share.of(tally.clean, tally.n),
+        worst_case=Share.of(tally.held, tally.n),
         worst_case_by_knowledge={
-            level: _share(held, tally.n) for level, held in tally.held_by_knowledge.items()
+            level: Share.of(held, tally.n) for level, held in tally.held_by_knowledge.items()
         },
     )
-
-
-def _share(correct: int, n: int) -> Share:
-    low, high = wilson_interval(correct, n)
-    return Share(correct=correct, n=n, accuracy=correct / n, low=low, high=high)

@@ -5,11 +5,13 @@ Pure but for what it is told and tells: kill it at any time.
 
 import dataclasses
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from fend.audit import ROWS, OpenAudit, open_audit, plan, run_shard, source_of
+from fend.audit import ROWS, AuditJob, Inline, OpenAudit, Row, Shard, Source, run_audit
 from fend.errors import FendError
 from service.audits.messages import (
     MESSAGE,
@@ -27,65 +29,94 @@ from service.state.database import StateUnavailable
 
 
 def run(text: str, send_line: Callable[[bytes], None]) -> None:
-    """Carry out a `Task`, given as JSON; says what it works with, each shard, and how it ended."""
+    """Carry out a `Task`, given as JSON; sends what it works with, each shard, and how it ended."""
 
     def send(message: Message) -> None:
         send_line(MESSAGE.dump_json(message))
 
     torch.set_num_threads(1)
     try:
-        _work(Task.model_validate_json(text), send)
+        task = Task.model_validate_json(text)
+        run_audit(_job(task), Inline(), _Messages(task, send))
     except FendError as error:
         send(Failed(code=error.code, message=str(error)))
     else:
         send(Done())
 
 
-def _work(task: Task, send: Callable[[Message], None]) -> None:
-    opened = _open_audit(task)
-    manifest = opened.bundle.manifest
-    if manifest.version != task.model_version:
-        raise AuditInputsChanged(
-            f"the audit was accepted for {task.spec.model} {task.model_version}, but "
-            f"{manifest.version} is on disk now; start the audit again"
-        )
-    send(Opened(source=source_of(opened)))
-    for shard in plan(task.spec, opened.image_set)[task.first_shard :]:
-        rows = run_shard(opened, shard)
-        send(
+class _Messages:
+    """The `Keep` of a worker: its parent has the shards before the first, and keeps the others."""
+
+    def __init__(self, task: Task, send: Callable[[Message], None]) -> None:
+        self._task = task
+        self._send = send
+
+    def begin(self, source: Source, _shards: Sequence[Shard], /) -> Collection[int]:
+        """See `fend.audit.Keep`."""
+        self._send(Opened(source=source))
+        return range(self._task.first_shard)
+
+    def add(self, shard: Shard, rows: list[Row]) -> None:
+        """See `fend.audit.Keep`."""
+        self._send(
             ShardDone(
                 number=shard.number,
                 images=len(shard.indices),
-                tally=tally_of(task.spec, rows),
+                tally=tally_of(self._task.spec, rows),
                 rows=ROWS.dump_json(rows).decode(),
             )
         )
 
 
-def _open_audit(task: Task) -> OpenAudit:
-    """As `_open`; a surrogate that was trained may find no room on the disk."""
-    try:
-        return _open(task)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise StateUnavailable(
-            f"the surrogate cannot be kept ({error.strerror}); make room on the disk of "
-            "FEND_STATE_DIR and start the audit again"
-        ) from error
+@dataclass(frozen=True)
+class _Job(AuditJob):
+    """An audit of an accepted version of a model, maybe on images that were uploaded."""
 
+    model_version: str = ""
+    uploaded: Path | None = None
 
-def _open(task: Task) -> OpenAudit:
-    """The library knows nothing of uploads: it reads the file, and we put the name right."""
-    uploaded = None if task.uploaded is None else UploadedSet.read(task.uploaded)
-    readable = (
-        task.spec if uploaded is None else task.spec.model_copy(update={"dataset": uploaded.spec})
-    )
-    opened = open_audit(
-        readable, task.bundle_dir, task.data_dir, task.device,
-        models_dir=task.models_dir, surrogates_dir=task.surrogates_dir,
-    )  # fmt: skip
-    if uploaded is None:
+    def open(self, on_making: Callable[[Path], None] = lambda _: None) -> OpenAudit:
+        """As any audit, but checks that the models and images are those that were accepted."""
+        opened = self._open(on_making)
+        version = opened.bundle.manifest.version
+        if version != self.model_version:
+            raise AuditInputsChanged(
+                f"the audit was accepted for {self.spec.model} {self.model_version}, but "
+                f"{version} is on disk now; start the audit again"
+            )
         return opened
-    image_set = uploaded.checked(opened.image_set)
-    return dataclasses.replace(opened, spec=task.spec, image_set=image_set)
+
+    def _open(self, on_making: Callable[[Path], None]) -> OpenAudit:
+        """The library knows nothing of uploads: it reads the file, and we put the name right."""
+        if self.uploaded is None:
+            return self._with_room(on_making)
+        uploaded = UploadedSet.read(self.uploaded)
+        readable = self.spec.model_copy(update={"dataset": uploaded.spec})
+        opened = dataclasses.replace(self, spec=readable)._with_room(on_making)
+        image_set = uploaded.checked(opened.image_set)
+        return dataclasses.replace(opened, spec=self.spec, image_set=image_set)
+
+    def _with_room(self, on_making: Callable[[Path], None]) -> OpenAudit:
+        """A surrogate that is trained may find no room on the disk."""
+        try:
+            return super().open(on_making)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise StateUnavailable(
+                f"the surrogate cannot be kept ({error.strerror}); make room on the disk of "
+                "FEND_STATE_DIR and start the audit again"
+            ) from error
+
+
+def _job(task: Task) -> AuditJob:
+    return _Job(
+        task.spec,
+        task.bundle_dir,
+        task.data_dir,
+        task.device,
+        task.models_dir,
+        task.surrogates_dir,
+        task.model_version,
+        task.uploaded,
+    )

@@ -7,12 +7,8 @@ import pytest
 import torch
 
 from fend.attacks import PGD
-from fend.audit.build import build_report
-from fend.audit.opened import open_audit
-from fend.audit.run import run_shard
-from fend.audit.self_test import CONTROLS, UNSECURED, Finding, save_control, self_test
-from fend.audit.shards import plan
-from fend.audit.source import source_of
+from fend.audit import AuditJob, audit_report
+from fend.audit.self_test import CONTROLS, UNSECURED, ControlResult, save_control, self_test
 from fend.audit.spec import AuditSpec
 from fend.bundles import load_bundle
 from fend.cli import main
@@ -22,26 +18,28 @@ DIGITS = "rendered-digits"
 
 
 @pytest.fixture(scope="module")
-def findings(tiny_bundle_dir: Path) -> dict[str, Finding]:
+def findings(tiny_bundle_dir: Path) -> dict[str, ControlResult]:
     found = self_test(tiny_bundle_dir / "mnist", None, dataset=DIGITS, samples=12)
     return {finding.name: finding for finding in found}
 
 
 @pytest.mark.parametrize("control", [control.name for control in CONTROLS])
-def test_a_known_bad_model_is_exposed(findings: dict[str, Finding], control: str) -> None:
+def test_a_known_bad_model_is_exposed(findings: dict[str, ControlResult], control: str) -> None:
     finding = findings[control]
     assert finding.passed, finding.report.verdict
     assert not finding.honest
 
 
 @pytest.mark.parametrize("name", ["mnist", UNSECURED.name])
-def test_an_honest_model_is_not_accused(findings: dict[str, Finding], name: str) -> None:
+def test_an_honest_model_is_not_accused(findings: dict[str, ControlResult], name: str) -> None:
     finding = findings[name]
     assert finding.passed, finding.report.verdict
     assert finding.honest
 
 
-def test_a_wrapped_classifier_is_as_weak_as_the_one_inside(findings: dict[str, Finding]) -> None:
+def test_a_wrapped_classifier_is_as_weak_as_the_one_inside(
+    findings: dict[str, ControlResult],
+) -> None:
     alone = findings[UNSECURED.name].report
     for name in ("gradient-killer", "cut-graph", "nan-gradient", "scaled-logits"):
         finding = findings[name]
@@ -64,12 +62,13 @@ def test_an_auditor_that_does_not_look_would_be_caught(
         attacks=[PGD(steps=3)],
         sanity_samples=0,
     )
-    opened = open_audit(spec, save_control(bundle, killer, tmp_path), None)
-    rows = [row for shard in plan(spec, opened.image_set) for row in run_shard(opened, shard)]
-    report = build_report(spec, source_of(opened), rows).model_copy(update={"reliable": True})
+    report = audit_report(AuditJob(spec, save_control(bundle, killer, tmp_path)))
+    report = report.model_copy(update={"reliable": True})
     assert report.worst_case.correct == report.clean.defended.correct
-    assert not Finding(killer.name, killer.about, report, true_accuracy=0.1).passed
-    assert Finding(killer.name, killer.about, report, report.worst_case.accuracy - 0.04).passed
+    assert not ControlResult(killer.name, killer.about, report, true_accuracy=0.1).passed
+    assert ControlResult(
+        killer.name, killer.about, report, report.worst_case.accuracy - 0.04
+    ).passed
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)

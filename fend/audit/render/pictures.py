@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from fend.audit.table import AuditRowsInvalid
+from fend.audit.rows.table import AuditRowsInvalid
 
 LARGEST_PX = 1_024
 """A side of an example: more is no image of a classifier."""

@@ -63,7 +63,7 @@ class AuditRows:
             )
             for i in range(n)
         ]  # fmt: skip
-        for knowledge_, attack in pairs(self.spec):
+        for knowledge_, attack in pairs(self.spec.knowledge, self.spec.attacks):
             self.rows += [self._attack_row(knowledge_, attack, i) for i in range(n)]
             self.rows += [
                 CostRow(shard=shard, knowledge=knowledge_, attack=attack, forward_passes=5,

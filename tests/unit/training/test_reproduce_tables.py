@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fend.audit.statistics import wilson_interval
+from fend.audit.rows.statistics import wilson_interval
 from fend.threat import Knowledge
 from reproduction.estimates import difference, estimate, leaves_more
 from reproduction.figure import draw

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from fend.audit.attacked import AttackedModel
+from fend.audit.work.attacked import AttackedModel
 from fend.errors import FendError, Invalid
 from fend.models import build
 

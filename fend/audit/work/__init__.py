@@ -1,0 +1,1 @@
+"""The work of an audit: a shard of images in, rows out."""
