@@ -38,6 +38,11 @@ START_TIMEOUT_S = 180
 TOKEN = "a-token-for-tests"
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names that are the same in each process: of sets and bytes, how large they are."""
+    return f"{argname}{len(val)}" if isinstance(val, set | frozenset | bytes) else None
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models folder with one bundle `mnist`, trained on drawn digits for a few seconds."""
