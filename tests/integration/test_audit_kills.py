@@ -83,7 +83,7 @@ def test_a_worker_that_is_killed_changes_nothing(
         assert 1 <= audits.get(audit_id)["worker_deaths"] <= KILLS
 
 
-@pytest.mark.parametrize("victim", ["service", "both", "both and the last write"])
+@pytest.mark.parametrize("victim", ["service", "both and the last write"])
 def test_a_service_that_is_killed_loses_no_accepted_audit(
     victim: str, audit_service: Any, tiny_bundle_dir: Path, tmp_path: Path, undisturbed: Any,
     until_dead: Any,

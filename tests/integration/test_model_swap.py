@@ -18,7 +18,7 @@ import torch
 from fend.bundles import load_bundle, read_manifest, save_bundle
 from fend.models.architectures.unet import ResidualUNet
 
-REQUESTS = 2000
+REQUESTS = 1000
 CONNECTIONS = 64
 ADMIN = "/v1/admin/models"
 Serve = Callable[..., AbstractContextManager[Any]]

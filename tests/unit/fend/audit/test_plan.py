@@ -24,7 +24,6 @@ TRANSFER = {BLACK, GREY, AWARE}
         (Noise(), {WHITE}),
         (Square(), {QUERY}),
     ],
-    ids=repr,
 )
 def test_each_attack_runs_where_it_makes_sense(
     attacker: AttackSpec, levels: set[Knowledge]
