@@ -7,17 +7,13 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
 
-from fend.audit.report import AuditDocument, Report, percent
-from fend.audit.report.diff import Change, Diff, compare
+from fend.audit.render.diff import show, to_markdown
+from fend.audit.report import AuditDocument, Report
+from fend.audit.report.diff import compare
 from fend.errors import Invalid
 
 EXIT_REGRESSED = 1
-OUTCOMES = {"better": "▲ better", "worse": "▼ worse", "unclear": "= no clear change"}
-STATES = {True: "pass", False: "FAIL", None: "not tried"}
-RELIABLE = {True: "reliable", False: "unreliable", None: "not probed"}
 
 
 class DiffFormat(StrEnum):
@@ -48,7 +44,7 @@ def diff(
     elif format is DiffFormat.MARKDOWN:
         typer.echo(to_markdown(found), nl=False)
     else:
-        _print(found)
+        show(found)
     if fail_on_regression and found.regressed:
         raise typer.Exit(EXIT_REGRESSED)
 
@@ -84,68 +80,3 @@ def read_report(path: Path) -> Report:
 
 def _unreadable(message: str) -> Invalid:
     return Invalid(message, code="report_unreadable")
-
-
-def to_markdown(found: Diff) -> str:
-    """The comparison for a pull request."""
-    head = ("", "Before", "After", "Difference", "95 % interval", "p", "")
-    lines = [head, ("---",) * len(head), *(_cells(change) for change in found.changes)]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    told = "\n".join(f"- {text}" for text in _notes(found))
-    return f"# {found.before} → {found.after}\n\n{told}\n\n{table}\n"
-
-
-def _print(found: Diff) -> None:
-    console = Console()
-    title = f"{found.before} → {found.after}"
-    table = Table("", "Before", "After", "Difference", "95 %", "p", "", title=title)
-    for change in found.changes:
-        table.add_row(*_cells(change), style="bold" if change.summary else None)
-    console.print(table)
-    for text in _notes(found):
-        console.print(text, highlight=False, markup=False)
-
-
-def _notes(found: Diff) -> list[str]:
-    first = found.changes[0]
-    notes = [f"Of {first.before.n:,} images before, and {first.after.n:,} after."]
-    notes += [f"Not like for like: {text}." for text in found.differences]
-    if found.reliable_before is False or found.reliable_after is False:
-        notes.append(
-            f"Before {RELIABLE[found.reliable_before]}, after {RELIABLE[found.reliable_after]}: "
-            "the accuracy of an unreliable report is no evidence of robustness."
-        )
-    for what, lines in (("before", found.only_before), ("after", found.only_after)):
-        if lines:
-            notes.append(f"Only {what}: {', '.join(lines)}.")
-    for check in found.checks:
-        states = f"{STATES[check.before]} → {STATES[check.after]}"
-        notes.append(f"Check “{check.name}”: {states}. {check.text}")
-    notes.append(
-        "The same images: p is McNemar's exact test, and + and - are the images that became right "
-        "and wrong." if found.paired else
-        "Not the same images: a change is told by whether the interval of the difference holds 0."
-    )  # fmt: skip
-    worse = [
-        change.what for change in found.changes if change.summary and change.outcome == "worse"
-    ]
-    notes.append(
-        f"Regressed: {', '.join(worse) or 'sanity checks fail now'}." if found.regressed
-        else "No regression of clean accuracy, a worst case or the sanity checks."
-    )  # fmt: skip
-    return notes
-
-
-def _cells(change: Change) -> tuple[str, ...]:
-    difference = f"{100 * (change.after.accuracy - change.before.accuracy):+.1f}"
-    if change.gained is not None:
-        difference += f" (+{change.gained} -{change.lost})"
-    return (
-        change.what,
-        percent(change.before.accuracy),
-        percent(change.after.accuracy),
-        difference,
-        f"{100 * change.low:+.1f} to {100 * change.high:+.1f}",
-        "-" if change.p_value is None else f"{change.p_value:.2g}",
-        OUTCOMES[change.outcome],
-    )
