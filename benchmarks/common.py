@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from fend.attacks import Objective
 from fend.audit.rows.statistics import wilson_interval
+from fend.client.local import LocalModel
 from fend.datasets import load
 from fend.images import encode_png
-from fend.local import LocalModel
 
 
 class Share(Protocol):

@@ -3,22 +3,16 @@
 import os
 from pathlib import Path
 
-from fend.errors import FendError
+from fend.errors import Invalid
 
 TOKEN_VARIABLE = "FEND_ADMIN_TOKEN"
-
-
-class TokenMissing(FendError):
-    """There is no admin token, or it cannot be read."""
-
-    code = "token_missing"
 
 
 def admin_token(file: Path | None) -> str:
     """The token in `file`, or else in FEND_ADMIN_TOKEN.
 
     Raises:
-        TokenMissing.
+        Invalid: `token_missing`.
     """
     if file is None:
         token = os.environ.get(TOKEN_VARIABLE, "")
@@ -26,10 +20,13 @@ def admin_token(file: Path | None) -> str:
         try:
             token = file.read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise TokenMissing(f"--token-file: {file} cannot be read: {error}") from error
+            raise Invalid(
+                f"--token-file: {file} cannot be read: {error}", code="token_missing"
+            ) from error
     if not token.strip():
-        raise TokenMissing(
+        raise Invalid(
             f"--url needs the service's admin token: give --token-file, or set {TOKEN_VARIABLE}; "
-            "a service without one prints one when it starts"
+            "a service without one prints one when it starts",
+            code="token_missing",
         )
     return token.strip()

@@ -15,19 +15,12 @@ from rich.table import Table
 
 from fend.answers import Certified, Classification
 from fend.client import Client
-from fend.client.calls import read_image
-from fend.errors import FendError
+from fend.errors import FendError, Invalid
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 """Of the files that are looked for in a folder."""
 
 REQUESTS_AT_A_TIME = 8
-
-
-class KeyUnreadable(FendError):
-    """The file that should hold the key cannot be read."""
-
-    code = "key_unreadable"
 
 
 Classify = Callable[[Path], Classification]
@@ -102,12 +95,12 @@ def _here(
 ) -> Iterator[tuple[Classify, int]]:
     # Imports torch, which takes seconds that --url need not wait for.
     from fend.bundles.versions import find_bundle
-    from fend.local import LocalModel
+    from fend.client.local import LocalModel
 
     folder, _ = find_bundle(model or "mnist", models_dir)
     local = LocalModel(folder)
     # One at a time: torch spreads each picture over the cores as it is.
-    yield lambda path: local.classify(read_image(path), top_k, certify=certify), 1
+    yield lambda path: local.classify(path, top_k=top_k, certify=certify), 1
 
 
 def _safely(classify_one: Classify) -> Callable[[Path], tuple[Path, Classification | FendError]]:
@@ -163,4 +156,6 @@ def _read_key(file: Path) -> str:
     try:
         return file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise KeyUnreadable(f"--key-file: {file} cannot be read: {error}") from error
+        raise Invalid(
+            f"--key-file: {file} cannot be read: {error}", code="key_unreadable"
+        ) from error

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from fend.admin_token_cli import admin_token
-from fend.audit.remote import AUDITS, RemoteService
 from fend.audit.render.terminal import progress
 from fend.audit.report import AuditDocument
-from fend.audit.rows import Row
+from fend.audit.rows import ROWS, Row
+from fend.client import Client, ServiceUnreachable
 
 
 def run_at(
@@ -20,17 +22,23 @@ def run_at(
     The token is in `token_file`, or else in FEND_ADMIN_TOKEN. Rows are fetched if `with_rows`.
 
     Raises:
-        TokenMissing.
-        ServiceUnreachable, ServiceRefused, AuditEndedElsewhere.
+        Invalid: `token_missing`.
+        RemoteError, ServiceUnreachable.
     """
-    service = RemoteService(url.rstrip("/"), admin_token(token_file))
-    audit_id = service.start(body)
-    where = f"{service.url}{AUDITS}/{audit_id}"
+    with Client(url, key=admin_token(token_file), timeout_s=60.0) as client:
+        audit_id = client.audits.start(body).id
+        try:
+            with progress(f"Auditing {body['model']} at {url}") as on_progress:
+                client.audits.follow(audit_id, on_progress)
+        except KeyboardInterrupt:
+            where = f"{url.rstrip('/')}/v1/admin/audits/{audit_id}"
+            sys.stderr.write(f"\nThe audit goes on: {where} (DELETE cancels it)\n")
+            raise
+        rows = client.audits.rows(audit_id) if with_rows else []
+        report = client.audits.report(audit_id)
     try:
-        with progress(f"Auditing {body['model']} at {service.url}") as on_progress:
-            service.follow(audit_id, on_progress)
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\nThe audit goes on: {where} (DELETE cancels it)\n")
-        raise
-    rows = service.rows(audit_id) if with_rows else []
-    return service.document(audit_id), rows
+        return AuditDocument.model_validate_json(report), ROWS.validate_python(rows)
+    except ValidationError as error:
+        raise ServiceUnreachable(
+            f"{url} answers otherwise than this version of Fend expects; use the version there"
+        ) from error

@@ -1,22 +1,25 @@
 """A client of a running service, for programs: `Client`, and `AsyncClient` for asyncio.
 
 with Client("http://127.0.0.1:8000") as fend:
-    answer = fend.classify(Path("seven.png"))
+    answer = fend.classify("seven.png")
     print(answer.label, answer.confidence, answer.suspicion.flagged)
 """
 
 from fend.answers import Classification
 from fend.client.asynchronous import AsyncClient
-from fend.client.calls import ImageUnreadable, Model
+from fend.client.calls import Audit, Dataset, Model
+from fend.client.retry import ServiceUnreachable
 from fend.client.synchronous import Client
-from fend.service_errors import ServiceRefused, ServiceUnreachable
+from fend.errors import FendError, RemoteError
 
 __all__ = [
     "AsyncClient",
+    "Audit",
     "Classification",
     "Client",
-    "ImageUnreadable",
+    "Dataset",
+    "FendError",
     "Model",
-    "ServiceRefused",
+    "RemoteError",
     "ServiceUnreachable",
 ]

@@ -1,31 +1,45 @@
 """The client for asyncio: `Client` with `await`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from functools import wraps
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 import httpx
+from httpx_sse import EventSource
 
 from fend.answers import Classification
 from fend.client import calls
-from fend.client.calls import Audit, AuditFailure, Call, Image, Model
-from fend.client.retry import Failure, Patience, not_reached
+from fend.client.calls import Call
+from fend.client.following import SILENCE_S, Following, OnProgress
+from fend.client.image import Image
+from fend.client.retry import Failure, RetryBudget, failure_of, http_options, not_reached
 from fend.errors import FendError
 
-if TYPE_CHECKING:
-    from fend.audit.remote import RemoteService
-    from fend.audit.report import AuditDocument
-    from fend.audit.rows import Row
-
+P = ParamSpec("P")
 T = TypeVar("T")
 
-POLL_S = 1.0
-"""Between two looks at an audit that is followed."""
+
+class _Sender(Protocol):
+    async def send(self, call: Call[T], /) -> T: ...
+
+
+class _Sends(Generic[P, T]):
+    """A method that sends the call of a function of `calls`."""
+
+    def __init__(self, make: Callable[P, Call[T]]) -> None:
+        self._make = make
+
+    def __get__(self, sender: _Sender, _: type) -> Callable[P, Coroutine[Any, Any, T]]:
+        @wraps(self._make)
+        async def method(*args: P.args, **kwargs: P.kwargs) -> T:
+            return await sender.send(self._make(*args, **kwargs))
+
+        return method
 
 
 class AsyncClient:
-    """A running service; as `Client`, and what it raises is the same."""
+    """A running service. Arguments, methods and errors are those of `Client`."""
 
     def __init__(
         self,
@@ -37,27 +51,16 @@ class AsyncClient:
         concurrency: int = 8,
     ) -> None:
         """The arguments of `Client`."""
-        self._url = calls.check_url(url)
-        self._key = key
+        self._http = httpx.AsyncClient(**http_options(url, key, timeout_s))
         self._patience_s = patience_s
         self._concurrency = concurrency
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        self._http = httpx.AsyncClient(base_url=self._url, headers=headers, timeout=timeout_s)
+        self.audits = AsyncAudits(self._http, self.send)
+        self.datasets = AsyncDatasets(self.send)
 
-    async def classify(
-        self,
-        image: Image,
-        *,
-        model: str | None = None,
-        top_k: int | None = None,
-        denoised: bool = False,
-        certify: bool = False,
-    ) -> Classification:
-        """The answer to one image; with `denoised`, also the cleaned image as a data URL; with
-        `certify`, also up to which L2 distance the answer provably holds."""
-        call = calls.classify(image, model, top_k, denoised, certify)
-        answer: Classification = await self._send(call)
-        return answer
+    classify = _Sends(calls.classify)
+    denoise = _Sends(calls.denoise)
+    models = _Sends(calls.models)
+    activate = _Sends(calls.activate)
 
     async def classify_batch(
         self, images: Sequence[Image], *, model: str | None = None, top_k: int | None = None
@@ -74,24 +77,17 @@ class AsyncClient:
 
         return await asyncio.gather(*map(one, images))
 
-    async def denoise(self, image: Image, *, model: str | None = None) -> bytes:
-        """The cleaned image, a PNG in the size that the model takes."""
-        return await self._send(calls.denoise(image, model))
-
-    async def models(self) -> list[Model]:
-        """Every model, serving or refused."""
-        return await self._send(calls.models())
-
-    async def activate(self, model: str, version: str) -> None:
-        """Let the service serve this version of a model; `key` must be the admin token."""
-        await self._send(calls.activate(model, version))
-
-    @property
-    def audits(self) -> "AsyncAudits":
-        """Start, follow and read audits; `key` must be the admin token."""
-        from fend.audit.remote import RemoteService  # imports torch
-
-        return AsyncAudits(RemoteService(self._url, self._key or ""), self._send)
+    async def send(self, call: Call[T]) -> T:
+        """Send a call, again where that helps."""
+        budget = RetryBudget(self._patience_s)
+        while True:
+            try:
+                outcome = call.outcome(await self._http.request(**call.request()))
+            except httpx.TransportError as error:
+                outcome = not_reached(str(self._http.base_url), error)
+            if not isinstance(outcome, Failure):
+                return outcome
+            await asyncio.sleep(budget.wait_s(outcome))
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -100,59 +96,48 @@ class AsyncClient:
     async def __aenter__(self) -> "AsyncClient":
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-    async def _send(self, call: Call[T]) -> T:
-        patience = Patience(self._patience_s)
-        while True:
-            try:
-                outcome = call.outcome(await self._http.request(**call.request()))
-            except httpx.TransportError as error:
-                outcome = not_reached(self._url, error)
-            if not isinstance(outcome, Failure):
-                return outcome
-            await asyncio.sleep(patience.wait_s(outcome))
 
 
 class AsyncAudits:
-    """The audits of a service; a report is read in a thread, since it can be long."""
+    """`Audits` with `await`."""
 
-    def __init__(
-        self, service: "RemoteService", send: Callable[[Call[Audit]], Awaitable[Audit]]
-    ) -> None:
-        self._service = service
-        self._send = send
+    def __init__(self, http: httpx.AsyncClient, send: Any) -> None:
+        self._http = http
+        self.send = send
 
-    async def start(self, body: Mapping[str, Any]) -> str:
-        """Ask for an audit, as the fields of a request; its id."""
-        return await asyncio.to_thread(self._service.start, body)
+    start = _Sends(calls.start_audit)
+    get = _Sends(calls.audit)
+    cancel = _Sends(calls.cancel_audit)
+    report = _Sends(calls.report)
+    rows = _Sends(calls.rows)
 
-    async def follow(self, audit_id: str, on_progress: Callable[[int, int], None]) -> None:
-        """Return when the audit has succeeded; `on_progress` is told the images done, and all.
-
-        Raises:
-            ServiceUnreachable, ServiceRefused, AuditEndedElsewhere.
-        """
-        from fend.audit.remote import check_end
-
+    async def follow(self, audit_id: str, on_progress: OnProgress | None = None) -> None:
+        """Return when the audit has succeeded, and raise as `Audits.follow`."""
+        following = Following(audit_id, on_progress)
         while True:
-            audit = await self._send(calls.audit(audit_id))
-            on_progress(audit.progress.done, audit.progress.total)
-            if audit.ended:
-                why = audit.error or AuditFailure(code="audit_failed", message="")
-                return check_end(audit.state, why.code, why.message)
-            await asyncio.sleep(POLL_S)
+            failure = None
+            try:
+                async with self._http.stream(**following.request(), timeout=SILENCE_S) as response:
+                    if not response.is_success:
+                        await response.aread()
+                        failure = failure_of(response)
+                    else:
+                        async for event in EventSource(response).aiter_sse():
+                            if following.ends(event):
+                                return
+            except httpx.TransportError as error:
+                failure = not_reached(str(self._http.base_url), error)
+            await asyncio.sleep(following.wait_s(failure))
 
-    async def document(self, audit_id: str) -> "AuditDocument":
-        """The report of an audit that has succeeded."""
-        return await asyncio.to_thread(self._service.document, audit_id)
 
-    async def rows(self, audit_id: str) -> "list[Row]":
-        """The raw rows."""
-        return await asyncio.to_thread(self._service.rows, audit_id)
+class AsyncDatasets:
+    """`Datasets` with `await`."""
+
+    def __init__(self, send: Any) -> None:
+        self.send = send
+
+    upload = _Sends(calls.upload_dataset)
+    list = _Sends(calls.datasets)
+    delete = _Sends(calls.delete_dataset)

@@ -1,21 +1,28 @@
-"""When a call is sent again, and for how long: a busy or restarting service gets some patience.
+"""What a call that failed means, and whether and when it is sent again.
 
-Every call of the client may be repeated, since none changes anything twice.
+Every call may be repeated: none changes anything twice.
 """
 
 import json
 import random
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
-from fend.errors import FendError
-from fend.service_errors import ServiceRefused, ServiceUnreachable
+from fend.errors import FendError, RemoteError, Unavailable
 
 FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 5.0
 BUSY = frozenset({429, 502, 503})
-"""Too much to do, or a service (behind a proxy or not) that starts or stops."""
+"""Statuses of a service (behind a proxy or not) that has too much to do, starts or stops."""
+
+
+class ServiceUnreachable(Unavailable):
+    """Nothing answers at the URL, or not as a Fend service does."""
+
+    code = "service_unreachable"
 
 
 @dataclass(frozen=True)
@@ -24,10 +31,10 @@ class Failure:
 
     error: FendError
     retry_after_s: float | None = None
-    """At least so long should be waited before the next try; None: another try is no use."""
+    """Seconds to wait at least before the next try; None: another try is no use."""
 
 
-class Patience:
+class RetryBudget:
     """What is left of the time that one call may spend waiting between its tries."""
 
     def __init__(self, total_s: float) -> None:
@@ -48,7 +55,7 @@ class Patience:
 
 
 def failure_of(response: httpx.Response) -> Failure:
-    """What an answer other than 200 means."""
+    """What an answer other than 2xx means; its body must have been read."""
     status, retry_after_s = response.status_code, None
     if status in BUSY:
         given = response.headers.get("Retry-After", "")
@@ -59,15 +66,12 @@ def failure_of(response: httpx.Response) -> Failure:
     except (ValueError, TypeError, KeyError):
         code = detail = ""
     if code in ("", "not_found"):  # no service of ours, or a path that none of its routes has
-        return Failure(
-            ServiceUnreachable(
-                f"{response.url} answers {status}, and not as a Fend service does; check the URL"
-            ),
-            retry_after_s,
-        )
+        message = f"{response.url} answers {status}, and not as a Fend service does; check the URL"
+        return Failure(ServiceUnreachable(message), retry_after_s)
     if code.startswith("bundle_") or code == "model_unloaded":  # until somebody does something
         retry_after_s = None
-    return Failure(ServiceRefused(code, detail, status), retry_after_s)
+    error = RemoteError(detail, code=code, status=status, retry_after_s=retry_after_s)
+    return Failure(error, retry_after_s)
 
 
 def not_reached(url: str, error: httpx.TransportError) -> Failure:
@@ -77,3 +81,25 @@ def not_reached(url: str, error: httpx.TransportError) -> Failure:
         return Failure(ServiceUnreachable(message))
     message = f"{url} does not answer ({error}); is the service running there?"
     return Failure(ServiceUnreachable(message), 0.0)
+
+
+def unexpected(url: object) -> Failure:
+    """An answer that is not of the form that this version reads."""
+    message = f"{url} answers otherwise than this version of Fend expects; use the version there"
+    return Failure(ServiceUnreachable(message))
+
+
+def http_options(url: str, key: str | None, timeout_s: float) -> dict[str, Any]:
+    """The arguments of httpx's clients. Redirects, which would carry the key elsewhere, are not
+    followed.
+
+    Raises:
+        ServiceUnreachable: `url` can be none of a service.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ServiceUnreachable(
+            f"{url!r} is no URL of a service; give one such as http://127.0.0.1:8000"
+        )
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    return {"base_url": url.rstrip("/"), "headers": headers, "timeout": timeout_s}

@@ -5,19 +5,16 @@ served is judged there too.
 """
 
 import base64
-import json
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
-from typing import Any
-from urllib.parse import urlencode, urlsplit
 
 from fend.audit import AuditSpec, Row
 from fend.audit.rows import AttackRow, ExampleRow, ServedRow
-from fend.errors import FendError
+from fend.client import Classification, Client, RemoteError, ServiceUnreachable
+from fend.errors import Unavailable
 from fend.threat import Knowledge
 
 ATTACKS = ("fgsm", "pgd")
@@ -34,7 +31,7 @@ _Key = tuple[Knowledge, int, int]
 """Level, attack, image."""
 
 
-class ServiceSilent(FendError):
+class ServiceSilent(Unavailable):
     """The service gave no answers that could be compared."""
 
     code = "service_silent"
@@ -94,63 +91,43 @@ def served_rows(
     Raises:
         ServiceSilent: no answers, none of version `version` of the model, or `stop` was set.
     """
-    host = urlsplit(service.url).netloc
-    headers = {"Content-Type": "image/png", "Authorization": f"Bearer {service.key}"}
-    path = "/v1/classify?" + urlencode({"model": spec.model, "top_k": 1})
     deadline_s = time.monotonic() + PATIENCE_S
     rows: list[Row] = []
-    for picture in pictures:
-        while (answer := _ask(host, path, picture.png, headers)) is None:
-            if time.monotonic() > deadline_s or stop.wait(PAUSE_S):
-                raise ServiceSilent(f"{service.url} gave no answer in {PATIENCE_S:g} s")
-        rows.append(_row(picture, answer, version))
-        if stop.is_set():
-            raise ServiceSilent("the service stops")
+    # Without the client's own patience, which `stop` could not end.
+    with Client(service.url, key=service.key, timeout_s=REQUEST_TIMEOUT_S, patience_s=0) as client:
+        for picture in pictures:
+            while isinstance(answer := _ask(client, spec.model, picture.png), ServiceUnreachable):
+                if time.monotonic() > deadline_s or stop.wait(PAUSE_S):
+                    raise ServiceSilent(f"{service.url} gave no answer in {PATIENCE_S:g} s")
+            if answer is not None and answer.model.version != version:
+                raise ServiceSilent(
+                    f"the service answers with version {answer.model.version} of the model now, "
+                    f"the audit attacked {version}"
+                )
+            attacked = picture.attacked
+            rows.append(
+                ServedRow(
+                    index=attacked.index,
+                    label=attacked.label,
+                    knowledge=attacked.knowledge,
+                    attack=attacked.attack,
+                    answer=attacked.answer,
+                    served_answer=None if answer is None else answer.index,
+                )
+            )
+            if stop.is_set():
+                raise ServiceSilent("the service stops")
     return rows
 
 
-@dataclass(frozen=True)
-class _Answer:
-    status: int
-    body: dict[str, Any]
-
-    @property
-    def code(self) -> str | None:
-        """Of the problem, where it is one."""
-        return self.body.get("code")
-
-
-def _ask(host: str, path: str, png: bytes, headers: dict[str, str]) -> _Answer | None:
-    """The service's answer; None when it may have one a little later."""
-    connection = HTTPConnection(host, timeout=REQUEST_TIMEOUT_S)
+def _ask(client: Client, model: str, png: bytes) -> Classification | ServiceUnreachable | None:
+    """The answer; None where there is none for this picture; ServiceUnreachable where there may be
+    one a little later."""
     try:
-        connection.request("POST", path, png, headers)
-        response = connection.getresponse()
-        status, body = response.status, response.read()
-    except (OSError, HTTPException):
-        return None
-    finally:
-        connection.close()
-    answer = _Answer(status, json.loads(body))
-    return None if status in TRY_AGAIN and answer.code not in GONE else answer
-
-
-def _row(picture: Picture, answer: _Answer, version: str) -> ServedRow:
-    served = None
-    if answer.status == 200:
-        if answer.body["model"]["version"] != version:
-            raise ServiceSilent(
-                f"the service answers with version {answer.body['model']['version']} of the model "
-                f"now, the audit attacked {version}"
-            )
-        served = answer.body["index"]
-    elif answer.code in GONE:
-        raise ServiceSilent("the service does not serve the audited model any more")
-    return ServedRow(
-        index=picture.attacked.index,
-        label=picture.attacked.label,
-        knowledge=picture.attacked.knowledge,
-        attack=picture.attacked.attack,
-        answer=picture.attacked.answer,
-        served_answer=served,
-    )
+        return client.classify(png, model=model, top_k=1)
+    except ServiceUnreachable as error:
+        return error
+    except RemoteError as error:
+        if error.code in GONE:
+            raise ServiceSilent("the service does not serve the audited model any more") from error
+        return ServiceUnreachable(str(error)) if error.status in TRY_AGAIN else None

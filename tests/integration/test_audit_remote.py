@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from fend.audit.remote import AuditEndedElsewhere, RemoteService
 from fend.audit.remote_cli import run_at
 from fend.errors import FendError
 
@@ -99,23 +98,3 @@ def test_what_is_wrong_is_said_clearly(
                 run_at(where, file, asked, False)
             assert refused.value.code == code
             assert "sesame" not in str(refused.value)
-
-
-def test_an_audit_that_another_cancels_ends_here_too(
-    audit_service: Any, tiny_bundle_dir: Path, tmp_path: Path
-) -> None:
-    slow = {
-        **SPEC,
-        "model": "mnist",
-        "attacks": [{"name": "pgd", "steps": 5000, "early_stop": False}],
-    }
-    with audit_service(tiny_bundle_dir, tmp_path) as audits:
-        token = audits.http.headers["Authorization"].removeprefix("Bearer ")
-        service = RemoteService(str(audits.http.base_url), token)
-        audit_id = service.start(slow)
-        audits.http.delete(f"/v1/admin/audits/{audit_id}")
-        with pytest.raises(AuditEndedElsewhere, match="cancelled"):
-            service.follow(audit_id, lambda *_: None)
-        with pytest.raises(FendError, match="no report") as refused:
-            service.document(audit_id)
-        assert refused.value.code == "audit_not_finished"

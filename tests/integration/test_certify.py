@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from fend.bundles import Smoothing, load_bundle, read_manifest, save_bundle
-from fend.client import AsyncClient, Client, ServiceRefused
+from fend.client import AsyncClient, Client, RemoteError
 from fend.guarantees.smoothing import certify
 from fend.images import decode
 from service.app import create_app
@@ -191,7 +191,7 @@ def test_both_clients_and_the_command_line_ask_for_it(
         answers = [at_once.classify(picture, certify=True), asyncio.run(later())]
         assert at_once.classify(picture).certified is None
         assert [model.sigma for model in at_once.models()] == [SIGMA, None]
-        with pytest.raises(ServiceRefused) as refused:
+        with pytest.raises(RemoteError) as refused:
             at_once.classify(picture, model="plain", certify=True)
         assert refused.value.code == "not_certifiable"
     labels = {answer.certified.label for answer in answers}

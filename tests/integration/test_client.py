@@ -1,6 +1,8 @@
 """fend.client against real services: answers, problems, overload, a restart, audits."""
 
 import asyncio
+import io
+import json
 import socket
 import subprocess
 import sys
@@ -11,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image as Pillow
 
-from fend.audit.remote import AuditEndedElsewhere
-from fend.client import AsyncClient, Classification, Client, ServiceRefused, ServiceUnreachable
-from fend.client.calls import ImageUnreadable
-from fend.local import LocalModel
+from fend.client import AsyncClient, Classification, Client, RemoteError, ServiceUnreachable
+from fend.client.local import LocalModel
+from fend.errors import FendError
 from service.app import create_app
 from service.settings import Settings
 
@@ -31,10 +34,13 @@ def url(app_client: httpx.Client) -> str:
     return str(app_client.base_url)
 
 
-def test_the_client_is_imported_without_torch() -> None:
-    program = "import sys, fend.client, fend.classify_cli; print('torch' in sys.modules)"
+def test_the_client_is_imported_without_torch_and_the_rest() -> None:
+    program = "import sys, fend.client, fend.client.local; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.strip() == "False", done.stderr
+    loaded = done.stdout.split()
+    ours = {name for name in loaded if name.startswith("fend.") and "client" not in name}
+    assert ours == {"fend.answers", "fend.errors"}, done.stderr
+    assert not {"torch", "numpy", "PIL", "fastapi", "service", "training"} & set(loaded)
 
 
 def test_both_clients_give_what_the_service_and_the_bundle_say(
@@ -71,6 +77,33 @@ def test_both_clients_give_what_the_service_and_the_bundle_say(
     assert here.model_copy(update={"denoised": answer.denoised}) == answer
 
 
+def test_an_image_is_whatever_holds_one(
+    url: str, digit_pngs: list[tuple[bytes, str]], tmp_path: Path
+) -> None:
+    png = digit_pngs[0][0]
+    file = tmp_path / "digit.png"
+    file.write_bytes(png)
+    picture = Pillow.open(io.BytesIO(png))
+    pixels = np.asarray(picture)
+    assert pixels.dtype == np.uint8
+    with Client(url) as client, file.open("rb") as opened:
+        expected = client.classify(png)
+        images: list[Any] = [file, str(file), opened, picture, pixels, pixels / np.float32(255)]
+        for image in images:
+            assert client.classify(image) == expected, type(image)
+        bad: Any
+        for bad, says in [
+            (pixels * 1.0, "0, 1"),
+            (pixels[:, :, None, None], "handle this data type|shape"),
+            ({"no": "image"}, "give bytes, a path"),
+            (io.StringIO("text"), "binary mode"),
+            (tmp_path, "directory"),
+        ]:
+            with pytest.raises(FendError, match=says) as caught:
+                client.classify(bad)
+            assert caught.value.code == "image_unreadable"
+
+
 def test_a_batch_gives_one_answer_or_error_an_image_in_order(
     url: str, digit_pngs: list[tuple[bytes, str]], tmp_path: Path
 ) -> None:
@@ -86,9 +119,10 @@ def test_a_batch_gives_one_answer_or_error_an_image_in_order(
 
     for found in (answers, asyncio.run(ask())):
         bad, missing = found[3:5]
-        assert isinstance(bad, ServiceRefused)
+        assert isinstance(bad, RemoteError)
         assert (bad.code, bad.status) == ("unsupported_image_format", 415)
-        assert isinstance(missing, ImageUnreadable)
+        assert isinstance(missing, FendError)
+        assert missing.code == "image_unreadable"
         good = [answer for answer in found if isinstance(answer, Classification)]
         assert [answer.label for answer in good] == alone
 
@@ -96,14 +130,15 @@ def test_a_batch_gives_one_answer_or_error_an_image_in_order(
 def test_problems_are_typed_and_not_asked_again(url: str, digit_pngs: Any) -> None:
     picture = digit_pngs[0][0]
     with Client(url) as client:
+        arguments: Any
         for arguments, code, status in [
             ({"model": "other"}, "model_unknown", 404),
             ({"top_k": 11}, "top_k_invalid", 422),
         ]:
-            with pytest.raises(ServiceRefused) as caught:
+            with pytest.raises(RemoteError) as caught:
                 client.classify(picture, **arguments)
             assert (caught.value.code, caught.value.status) == (code, status)
-        with pytest.raises(ServiceRefused) as caught:
+        with pytest.raises(RemoteError) as caught:
             client.audits.start(AUDIT)
         assert caught.value.code == "unauthorized"
     with Client(f"{url}/elsewhere") as client, pytest.raises(ServiceUnreachable, match="404"):
@@ -184,46 +219,73 @@ def auditing(
         yield http
 
 
-def test_audits_are_started_followed_and_read(
-    auditing: httpx.Client, app_settings: Settings
-) -> None:
-    url = str(auditing.base_url)
+@pytest.fixture
+def key(app_settings: Settings) -> str:
     assert app_settings.admin_token is not None
-    key = app_settings.admin_token.get_secret_value()
+    return app_settings.admin_token.get_secret_value()
+
+
+def test_audits_are_started_followed_and_read(auditing: httpx.Client, key: str) -> None:
+    url = str(auditing.base_url)
     seen: list[tuple[int, int]] = []
 
     async def audit() -> Any:
         async with AsyncClient(url, key=key) as client:
-            audit_id = await client.audits.start(AUDIT)
+            audit_id = (await client.audits.start(AUDIT)).id
             await client.audits.follow(audit_id, lambda *progress: seen.append(progress))
-            return (
-                audit_id,
-                await client.audits.document(audit_id),
-                await client.audits.rows(audit_id),
-            )
+            audits = client.audits
+            return audit_id, await audits.report(audit_id), await audits.rows(audit_id)
 
-    audit_id, document, rows = asyncio.run(audit())
+    audit_id, report, rows = asyncio.run(audit())
     assert seen[-1][0] == seen[-1][1] > 0
     with Client(url, key=key) as client:
-        client.audits.follow(audit_id, lambda *_: None)
-        assert client.audits.document(audit_id) == document
+        again: list[tuple[int, int]] = []
+        client.audits.follow(audit_id, lambda *progress: again.append(progress))
+        assert again == seen
+        assert client.audits.get(audit_id).state == "succeeded"
+        assert client.audits.report(audit_id) == report
+        assert json.loads(report)["result"]["spec"]["samples"] == 3
+        assert b"<html" in client.audits.report(audit_id, "html")
         assert client.audits.rows(audit_id) == rows
+        with pytest.raises(RemoteError) as caught:
+            client.audits.follow("other")
+        assert caught.value.code == "audit_unknown"
 
 
-def test_a_cancelled_audit_is_told(auditing: httpx.Client, app_settings: Settings) -> None:
+def test_a_cancelled_audit_is_told(auditing: httpx.Client, key: str) -> None:
     url = str(auditing.base_url)
-    assert app_settings.admin_token is not None
-    key = app_settings.admin_token.get_secret_value()
+    long = {**AUDIT, "samples": 100, "attacks": [{"name": "pgd", "steps": 400}]}
 
-    async def audit() -> None:
+    async def audit() -> str:
         async with AsyncClient(url, key=key) as client:
-            long = [{"name": "pgd", "steps": 400}]
-            audit_id = await client.audits.start({**AUDIT, "samples": 100, "attacks": long})
-            headers = {"Authorization": f"Bearer {key}"}
-            await asyncio.to_thread(
-                auditing.delete, f"/v1/admin/audits/{audit_id}", headers=headers
-            )
-            await client.audits.follow(audit_id, lambda *_: None)
+            audit_id = (await client.audits.start(long)).id
+            await client.audits.cancel(audit_id)
+            with pytest.raises(RemoteError, match="cancelled") as caught:
+                await client.audits.follow(audit_id)
+            assert (caught.value.code, caught.value.status) == ("audit_cancelled", 409)
+            return audit_id
 
-    with pytest.raises(AuditEndedElsewhere):
-        asyncio.run(audit())
+    audit_id = asyncio.run(audit())
+    with Client(url, key=key) as client:
+        with pytest.raises(RemoteError, match="cancelled"):
+            client.audits.follow(audit_id)
+        with pytest.raises(RemoteError) as caught:
+            client.audits.report(audit_id)
+        assert caught.value.code == "audit_not_finished"
+
+
+def test_data_sets_are_sent_listed_and_deleted(auditing: httpx.Client, key: str) -> None:
+    url, file = str(auditing.base_url), io.BytesIO()
+    np.savez(file, images=np.zeros((4, 28, 28), np.uint8), labels=np.array([0, 1, 1, 2]))
+
+    async def upload() -> Any:
+        async with AsyncClient(url, key=key) as client:
+            return await client.datasets.upload(file), await client.datasets.list()
+
+    sent, listed = asyncio.run(upload())
+    assert (sent.images, listed) == (4, [sent])
+    with Client(url, key=key) as client:
+        assert client.datasets.upload(file) == sent
+        assert client.datasets.list() == [sent]
+        client.datasets.delete(sent.id)
+        assert client.datasets.list() == []

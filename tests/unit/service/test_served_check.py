@@ -18,7 +18,26 @@ from service.audits import served_check
 from service.audits.served_check import OwnService, ServiceSilent, pictures_to_send, served_rows
 
 SPEC = AuditSpec(model="mnist", attacks=(FGSM(), APGD(), PGD(steps=5)))
-OK = (200, {"model": {"version": "v1"}, "index": 4})
+
+
+def answer(version: str) -> tuple[int, Any]:
+    label = {"label": "4", "index": 4, "confidence": 0.9}
+    said = {
+        **label,
+        "model": {"name": "mnist", "version": version},
+        "top_k": [],
+        "undefended": label,
+        "suspicion": {"score": 0.0, "threshold": 0.3, "flagged": False},
+        "input": {"format": "png", "size_px": [28, 28], "resized": False, "inverted": False},
+    }
+    return 200, said
+
+
+def problem(status: int, code: str) -> tuple[int, Any]:
+    return status, {"code": code, "detail": "because"}
+
+
+OK = answer("v1")
 
 
 def attacked(index: int, attack: int) -> AttackRow:
@@ -54,7 +73,8 @@ def answering(*answers: tuple[int, Any]) -> Iterator[tuple[str, list[bytes]]]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             assert self.path == "/v1/classify?model=mnist&top_k=1"
-            got.append(self.rfile.read(int(self.headers["Content-Length"])))
+            form = self.rfile.read(int(self.headers["Content-Length"]))
+            got.append(form.split(b"\r\n\r\n")[1].split(b"\r\n")[0])
             status, body = answers[min(len(got), len(answers)) - 1]
             text = json.dumps(body).encode()
             self.send_response(status)
@@ -93,8 +113,8 @@ def test_what_was_asked_once_is_not_asked_again() -> None:
 def test_a_service_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(served_check, "PAUSE_S", 0.01)
     pictures = pictures_to_send(SPEC, [shard(1, 2)])
-    busy, broken = (429, {"code": "overloaded"}), (500, {"code": "answer_not_finite"})
-    with answering(busy, (503, {"code": "draining"}), OK, broken, OK) as (url, got):
+    busy, broken = problem(429, "overloaded"), problem(500, "answer_not_finite")
+    with answering(busy, problem(503, "draining"), OK, broken, OK) as (url, got):
         rows = served_rows(OwnService(url, "k"), SPEC, "v1", pictures, threading.Event())
     assert got[:3] == [b"picture 1"] * 3
     answers = [row.served_answer for row in rows if isinstance(row, ServedRow)]
@@ -102,20 +122,20 @@ def test_a_service_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("answer", "says"),
+    ("given", "says"),
     [
-        ((200, {"model": {"version": "v2"}, "index": 4}), "version v2"),
-        ((404, {"code": "model_unknown"}), "any more"),
-        ((503, {"code": "draining"}), "gave no answer"),
+        (answer("v2"), "version v2"),
+        (problem(404, "model_unknown"), "any more"),
+        (problem(503, "draining"), "gave no answer"),
     ],
 )
 def test_a_service_that_serves_something_else_says_nothing_of_this_audit(
-    answer: tuple[int, Any], says: str, monkeypatch: pytest.MonkeyPatch
+    given: tuple[int, Any], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(served_check, "PAUSE_S", 0.01)
     monkeypatch.setattr(served_check, "PATIENCE_S", 0.05)
     pictures = pictures_to_send(SPEC, [shard(1)])
-    with answering(answer) as (url, _), pytest.raises(ServiceSilent, match=says):
+    with answering(given) as (url, _), pytest.raises(ServiceSilent, match=says):
         served_rows(OwnService(url, "k"), SPEC, "v1", pictures, threading.Event())
 
 
