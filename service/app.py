@@ -10,24 +10,23 @@ from fastapi import Depends, FastAPI
 from pydantic.json_schema import models_json_schema
 
 import fend
-from service.api import (
-    admin_models,
-    audit_events,
-    audits,
-    classify,
-    classify_batch,
-    console,
-    datasets,
-    denoise,
-    health,
-    models,
-)
+from service.api import console, health
 from service.api.answering import Answering
 from service.api.health import Readiness
 from service.api.middleware import QUIET_ROUTES, Overload, RequestLimits
 from service.api.problems import Problem, add_problem_handlers, problem_docs
 from service.api.security import FailedLogins, read_access, require_admin, require_inference
 from service.api.services import Services, services_of
+from service.api.v1 import (
+    admin_models,
+    audit_events,
+    audits,
+    classify,
+    classify_batch,
+    datasets,
+    denoise,
+    models,
+)
 from service.api.v2 import infer, metadata, repository
 from service.api.v2.protocol import InferRequest, error_docs
 from service.audits.jobs import AuditJobs
@@ -37,9 +36,9 @@ from service.inference.choices import Choices
 from service.inference.repository import Repository
 from service.inference.serving_model import ModelLoader
 from service.inference.swaps import Swaps
-from service.runtime.lifecycle import Lifecycle
-from service.runtime.metrics import Metrics
-from service.runtime.traces import open_traces
+from service.observe.lifecycle import Lifecycle
+from service.observe.metrics import Metrics
+from service.observe.traces import open_traces
 from service.settings import Settings, traces_wanted
 from service.state.database import Database
 

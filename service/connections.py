@@ -74,7 +74,8 @@ def protocol(head_timeout_s: float, max_connections: int) -> type[HttpToolsProto
 
         def on_headers_complete(self) -> None:
             hosts = sum(name == b"host" for name, _ in self.headers)
-            if self.parser.should_upgrade() or hosts != (self.parser.get_http_version() >= "1.1"):
+            least = self.parser.get_http_version() >= "1.1"  # HTTP/1.0 may leave it out
+            if self.parser.should_upgrade() or not least <= hosts <= 1:
                 raise ValueError
             self._in_body, self._unparsed_bytes = True, 0
             self._wait(None)

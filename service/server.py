@@ -23,7 +23,7 @@ from fastapi import FastAPI
 from fend.errors import Invalid
 from service.api.security import check_exposure
 from service.connections import protocol
-from service.runtime.logs import configure_logs
+from service.observe.logs import configure_logs
 from service.settings import Settings
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from fend.archives import BadArchive, check_plain, open_zip, path_inside
+from fend.bundles.archives import BadArchive, check_plain, open_zip, path_inside
 from fend.bundles.bundle import CARD, MANIFEST
 from fend.errors import Invalid, Unavailable
 

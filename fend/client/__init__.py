@@ -5,7 +5,7 @@ with Client("http://127.0.0.1:8000") as fend:
     print(answer.label, answer.confidence, answer.suspicion.flagged)
 """
 
-from fend.answers import Classification
+from fend.client.answers import Classification
 from fend.client.asynchronous import AsyncClient
 from fend.client.calls import Audit, Dataset, Model
 from fend.client.retry import ServiceUnreachable

@@ -12,7 +12,7 @@ import httpx
 from opentelemetry.propagate import inject
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from fend.answers import Classification
+from fend.client.answers import Classification
 from fend.client.image import Image, image_bytes
 from fend.client.retry import Failure, failure_of, unexpected
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fend.answers import DEFAULT_TOP_K, Classification, InputReport, classification
+from fend.client.answers import DEFAULT_TOP_K, Classification, InputReport, classification
 from fend.client.image import Image, image_bytes
 from fend.errors import Invalid
 

@@ -9,8 +9,8 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 import httpx
 from httpx_sse import EventSource
 
-from fend.answers import Classification
 from fend.client import calls
+from fend.client.answers import Classification
 from fend.client.calls import Call
 from fend.client.following import SILENCE_S, Following, OnProgress
 from fend.client.image import Image

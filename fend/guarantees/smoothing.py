@@ -19,8 +19,8 @@ from statistics import NormalDist
 import torch
 from torch import Tensor, nn
 
-from fend.answers import Certified
 from fend.bundles import Bundle, Manifest
+from fend.client.answers import Certified
 from fend.errors import Invalid
 
 SELECTION_SAMPLES = 100

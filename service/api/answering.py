@@ -26,8 +26,8 @@ from service.inference.batcher import DeadlineExceeded
 from service.inference.engine import Answer
 from service.inference.repository import Repository
 from service.inference.serving_model import ServingModel
-from service.runtime.metrics import Metrics
-from service.runtime.traces import Traces
+from service.observe.metrics import Metrics
+from service.observe.traces import Traces
 from service.settings import Settings
 
 T = TypeVar("T")

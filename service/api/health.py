@@ -12,7 +12,7 @@ from service.api.schemas import Health
 from service.api.services import services
 from service.audits.jobs import AuditJobs
 from service.inference.repository import Repository
-from service.runtime.lifecycle import Lifecycle
+from service.observe.lifecycle import Lifecycle
 
 CACHE_S = 1.0
 CHECK_TIMEOUT_S = 5.0

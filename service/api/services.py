@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from service.inference.repository import Repository
     from service.inference.serving_model import ModelLoader
     from service.inference.swaps import Swaps
-    from service.runtime.lifecycle import Lifecycle
-    from service.runtime.metrics import Metrics
-    from service.runtime.traces import Traces
+    from service.observe.lifecycle import Lifecycle
+    from service.observe.metrics import Metrics
+    from service.observe.traces import Traces
     from service.settings import Settings
     from service.state.database import Database
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from torch import Tensor
 
-from fend.answers import InputReport
+from fend.client.answers import InputReport
 from fend.errors import Invalid, TooLarge, Unsupported
 from fend.images import DecodeLimits, InputSpec, decode
 from service.api.problems import ClientGone

@@ -8,7 +8,7 @@ import structlog
 from fend.audit import Source
 from fend.errors import FendError
 from service.audits.messages import MESSAGE, Done, Failed, Message, Opened, ShardDone, Task
-from service.runtime.worker_process import worker_process
+from service.audits.worker_process import worker_process
 
 MAX_RESTARTS = 3
 """For the same shard; a finished shard starts the count anew."""

@@ -13,10 +13,10 @@ from service.audits.record import AuditRecord, AuditState, Changes
 from service.audits.runner import AuditRunner
 from service.audits.served_check import OwnService
 from service.audits.store import AuditStore, FinishedShard
-from service.datasets.uploaded_set import PREFIX
-from service.datasets.uploaded_sets import UploadedSets
+from service.audits.uploads.uploaded_set import PREFIX
+from service.audits.uploads.uploaded_sets import UploadedSets
 from service.inference.repository import Repository
-from service.runtime.metrics import Metrics
+from service.observe.metrics import Metrics
 from service.settings import Settings
 from service.state.database import Database
 

@@ -20,11 +20,11 @@ from service.audits.record import AuditRecord, AuditState, Changes
 from service.audits.served_check import OwnService, ServiceSilent, pictures_to_send, served_rows
 from service.audits.store import AuditStore
 from service.audits.tally import Tally
-from service.datasets.uploaded_set import PREFIX
-from service.datasets.uploaded_sets import UploadedSets
+from service.audits.uploads.uploaded_set import PREFIX
+from service.audits.uploads.uploaded_sets import UploadedSets
 from service.inference.engine import pick_device
 from service.inference.repository import Repository
-from service.runtime.metrics import Metrics
+from service.observe.metrics import Metrics
 from service.settings import Settings
 from service.state.database import Database, StateUnavailable
 

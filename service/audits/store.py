@@ -20,7 +20,7 @@ from fend.audit import ROWS, AuditSpec, Report, Row, Source
 from fend.errors import FendError
 from service.audits.record import AuditRecord, AuditState
 from service.audits.tally import Tally
-from service.datasets.uploaded_set import PREFIX, UploadUnknown
+from service.audits.uploads.uploaded_set import PREFIX, UploadUnknown
 from service.state.database import Database
 from service.state.tables import audits, is_pending, shards, uploads
 

@@ -24,7 +24,7 @@ from service.audits.messages import (
     Task,
 )
 from service.audits.tally import tally_of
-from service.datasets.uploaded_set import UploadedSet
+from service.audits.uploads.uploaded_set import UploadedSet
 from service.state.database import StateUnavailable
 
 

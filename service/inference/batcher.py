@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from fend.errors import Busy, FendError, Timeout, Unavailable
 from service.inference.latency import LatencyModel
-from service.runtime.metrics import Metrics
+from service.observe.metrics import Metrics
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -16,11 +16,11 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import Tensor
 
-from fend.answers import Certified
 from fend.bundles import Bundle
+from fend.client.answers import Certified
 from fend.guarantees.smoothing import certify_image, new_seed
 from service.inference.batcher import DeadlineExceeded, overloaded
-from service.runtime.metrics import Metrics
+from service.observe.metrics import Metrics
 from service.settings import Priority, Settings
 
 NICENESS = 10

@@ -16,7 +16,7 @@ from fend.errors import FendError, Invalid
 from service.inference.cuda_graphs import Captured
 from service.inference.frozen_graph import Forward, GraphDisagrees, Served, frozen
 from service.inference.threads import best_threads
-from service.runtime.metrics import Metrics
+from service.observe.metrics import Metrics
 
 TYPICAL_BATCH = 16
 """With which threads are compared."""

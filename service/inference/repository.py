@@ -9,7 +9,7 @@ from fend.bundles.versions import VersionUnknown, find_version, model_folders, u
 from fend.errors import FendError, Invalid, NotFound, RemoteError, Unavailable
 from service.inference.choices import Choice, Choices
 from service.inference.serving_model import ModelLoader, RefusedModel, ServingModel
-from service.runtime.metrics import Metrics
+from service.observe.metrics import Metrics
 from service.settings import Settings, SettingsError
 
 

@@ -13,7 +13,7 @@ from fend.errors import FendError, Unavailable
 from service.inference.batcher import Batcher
 from service.inference.engine import Answer, Engine, pick_device
 from service.inference.threads import most_threads
-from service.runtime.metrics import Metrics
+from service.observe.metrics import Metrics
 from service.settings import Limits, Settings
 
 

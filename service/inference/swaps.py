@@ -14,7 +14,7 @@ from fend.errors import Conflict, FendError
 from service.inference.choices import Choice, Choices
 from service.inference.repository import Repository
 from service.inference.serving_model import ModelLoader, RefusedModel, ServingModel
-from service.runtime.metrics import Metrics
+from service.observe.metrics import Metrics
 from service.settings import Settings
 
 

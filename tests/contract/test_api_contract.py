@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from service.api.middleware import RequestLimits
 from service.api.problems import add_problem_handlers
 from service.api.security import FailedLogins, read_access, require_admin
-from service.runtime.metrics import Metrics
+from service.observe.metrics import Metrics
 from service.settings import Settings
 
 

@@ -17,7 +17,7 @@ from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/api.md").read_text()
-FEND = """fend() { "$PYTHON" -c 'from fend.cli import main; main()' "$@"; }\n"""
+FEND = """fend() { "$PYTHON" -c 'from fend.cli.main import main; main()' "$@"; }\n"""
 OF_HTTP = {
     "bad_request": 400,
     "not_found": 404,

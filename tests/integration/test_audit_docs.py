@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/auditing.md").read_text()
 CURL_SECTION = PAGE.split("## From start to report, with curl")[1].split("\n## ")[0]
 TOKEN = "choose-a-long-one"
-FEND = """fend() { "$PYTHON" -c 'from fend.cli import main; main()' "$@"; }\n"""
+FEND = """fend() { "$PYTHON" -c 'from fend.cli.main import main; main()' "$@"; }\n"""
 
 
 def test_the_page_names_everything_that_can_be_asked_for() -> None:
@@ -65,7 +65,7 @@ def test_the_curl_lines_work(audit_service: Any, tiny_bundle_dir: Path, tmp_path
         states = [audit["state"] for audit in audits.http.get("/v1/admin/audits").json()["audits"]]
         assert states == ["succeeded", "cancelled", "succeeded", "succeeded"]
         assert audits.http.get("/v1/admin/datasets").json()["datasets"] == []
-    assert "id: 1\nevent: state" in done.stdout
+    assert 'event: state\ndata: {"state":"queued"}\nid: 1' in done.stdout
     assert done.stdout.count("event: end") == 2
     assert "# Robustness of mnist" in done.stdout
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")

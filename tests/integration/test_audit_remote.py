@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fend.audit.remote_cli import run_at
+from fend.cli.remote_audit import run_at
 from fend.errors import FendError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
@@ -24,7 +24,7 @@ SPEC = {
 def command(folder: Path, spec: dict[str, Any], *flags: str) -> list[str]:
     (folder / "spec.json").write_text(json.dumps(spec))
     return [
-        sys.executable, "-c", "from fend.cli import main; main()", "audit", "mnist",
+        sys.executable, "-c", "from fend.cli.main import main; main()", "audit", "mnist",
         "--spec", str(folder / "spec.json"), *flags,
     ]  # fmt: skip
 

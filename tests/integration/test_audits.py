@@ -36,7 +36,7 @@ def expected(tiny_bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("cli")
     (folder / "spec.json").write_text(json.dumps(BODY))
     command = [
-        sys.executable, "-c", "from fend.cli import main; main()", "audit", "mnist",
+        sys.executable, "-c", "from fend.cli.main import main; main()", "audit", "mnist",
         "--models-dir", str(tiny_bundle_dir), "--spec", str(folder / "spec.json"),
         "--workers", "2", "--device", "cpu", "--output", str(folder / "report.json"),
     ]  # fmt: skip

@@ -198,7 +198,8 @@ def test_both_clients_and_the_command_line_ask_for_it(
 
     def fend_classify(*arguments: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-c", "from fend.cli import main; main()", "classify", "digit.png",
+            [sys.executable, "-c", "from fend.cli.main import main; main()", "classify",
+             "digit.png",
              "--certify", *arguments],
             cwd=tmp_path, env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True,
             timeout=120,

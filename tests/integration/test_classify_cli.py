@@ -14,7 +14,7 @@ import pytest
 def fend_classify(folder: Path, *arguments: str, **variables: str) -> Any:
     kept = {name: value for name, value in os.environ.items() if name[:5] != "FEND_"}
     return subprocess.run(
-        [sys.executable, "-c", "from fend.cli import main; main()", "classify", *arguments],
+        [sys.executable, "-c", "from fend.cli.main import main; main()", "classify", *arguments],
         cwd=folder, env=kept | {"COLUMNS": "200"} | variables, capture_output=True, text=True,
         timeout=120,
     )  # fmt: skip

@@ -221,7 +221,7 @@ def test_a_bundle_that_is_added_serves_at_once(
 
         def add(source: Path, token: str = server.token) -> subprocess.CompletedProcess[str]:
             command = [
-                sys.executable, "-c", "from fend.cli import main; main()", "bundle", "add",
+                sys.executable, "-c", "from fend.cli.main import main; main()", "bundle", "add",
                 source, "--models-dir", models_dir, "--activate", "--url", server.base_url,
             ]  # fmt: skip
             environment = os.environ | {"FEND_ADMIN_TOKEN": token}

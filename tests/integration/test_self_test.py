@@ -11,7 +11,7 @@ from fend.audit import AuditJob, audit_report
 from fend.audit.self_test import CONTROLS, UNSECURED, ControlResult, save_control, self_test
 from fend.audit.spec import AuditSpec
 from fend.bundles import load_bundle
-from fend.cli import main
+from fend.cli.main import main
 from fend.datasets import load
 
 DIGITS = "rendered-digits"

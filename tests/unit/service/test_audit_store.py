@@ -12,7 +12,7 @@ from service.audits import store as store_module
 from service.audits.record import AuditRecord, AuditState
 from service.audits.store import AuditStore
 from service.audits.tally import Tally
-from service.datasets.uploaded_set import UploadUnknown
+from service.audits.uploads.uploaded_set import UploadUnknown
 from service.state.database import Database
 from service.state.tables import audits
 

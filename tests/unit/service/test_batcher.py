@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fend.errors import Busy, FendError
 from service.inference.batcher import Batcher, DeadlineExceeded, Stopping
-from service.runtime.metrics import Metrics
+from service.observe.metrics import Metrics
 
 
 class Doubler:

@@ -21,7 +21,7 @@ from service.audits.event_log import EventLog
 from service.audits.record import AuditRecord, AuditState
 from service.audits.store import AuditStore
 from service.audits.tally import Tally
-from service.datasets.uploaded_sets import UploadedSets
+from service.audits.uploads.uploaded_sets import UploadedSets
 from service.inference.choices import Choice, Choices
 from service.settings import Settings
 from service.state.database import FILE, Database, StateUnavailable

@@ -16,8 +16,8 @@ from PIL import Image
 
 from fend.errors import FendError, Invalid
 from fend.images import InputSpec
-from service.datasets.upload_work import FILE, UploadTask, run
-from service.datasets.uploaded_set import UploadedSet
+from service.audits.uploads.upload_work import FILE, UploadTask, run
+from service.audits.uploads.uploaded_set import UploadedSet
 
 
 def code(name: str) -> Callable[[FendError], bool]:

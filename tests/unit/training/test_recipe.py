@@ -192,7 +192,9 @@ def test_the_smoke_version_needs_no_data(name) -> None:
 
 def test_a_typo_is_told_without_tensorboard_and_its_lack_in_one_sentence(tmp_path) -> None:
     def train(*options: str) -> str:
-        code = "import sys; sys.modules['tensorboard'] = None; from fend.cli import main; main()"
+        code = (
+            "import sys; sys.modules['tensorboard'] = None; from fend.cli.main import main; main()"
+        )
         done = subprocess.run(
             [sys.executable, "-c", code, "train", "mnist-unsecured", *options],
             cwd=tmp_path, capture_output=True, text=True, timeout=120,

@@ -20,7 +20,7 @@ from fend.audit import (
     to_markdown,
 )
 from fend.bundles import load_bundle, save_bundle
-from fend.cli import main
+from fend.cli.main import main
 from fend.models import build
 
 FGSM_SPEC = from_request(
@@ -255,7 +255,7 @@ def test_help_lists_every_command_and_does_not_wait_for_torch() -> None:
     code = """
 import sys
 sys.argv = ["fend", "--help"]
-from fend.cli import main
+from fend.cli.main import main
 try:
     main()
 except SystemExit as end:

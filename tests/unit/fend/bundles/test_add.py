@@ -14,10 +14,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fend.bundle_cli import app
 from fend.bundles import SuspicionRule, load_bundle, read_manifest, save_bundle
 from fend.bundles.add import add_bundle
 from fend.bundles.versions import find_bundle
+from fend.cli.bundle import app
 from fend.errors import FendError, Invalid, Unavailable
 from fend.images import InputSpec
 from fend.models import build

@@ -2,10 +2,10 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
+from fend.cli.data import app
 from fend.datasets import (
     mnist,
 )
-from fend.datasets.cli import app
 
 
 class TestCommands:

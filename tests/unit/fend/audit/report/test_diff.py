@@ -12,9 +12,9 @@ import typer
 
 from fend.attacks import FGSM, PGD
 from fend.audit import AttackRow, AuditDocument, Report, Timing
-from fend.audit.diff_cli import diff, read_report
 from fend.audit.render.diff import to_markdown
 from fend.audit.report.diff import compare
+from fend.cli.diff import diff, read_report
 from fend.errors import Invalid
 from fend.threat import Knowledge
 

@@ -23,7 +23,7 @@ async def worker_process(
     It is killed at once when the block is left, with whatever it has started.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "service.runtime.worker_main", job, priority, task,
+        sys.executable, "-m", "service.audits.worker_main", job, priority, task,
         stdin=PIPE,  # never written to: it closes when this process ends
         stdout=PIPE,
         limit=MAX_LINE_BYTES,

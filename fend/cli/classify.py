@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fend.answers import Certified, Classification
 from fend.client import Client
+from fend.client.answers import Certified, Classification
 from fend.errors import FendError, Invalid
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})

@@ -11,9 +11,9 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, StreamingResponse
 from fend.audit import PRESETS, AuditDocument, Timing, from_request, to_markdown
 from fend.audit.render.html import CONTENT_POLICY, to_html
 from service.api.accept import preferred
-from service.api.audit_schemas import AuditDetail, AuditList, AuditSummary, detail, summary
 from service.api.problems import problem_docs
 from service.api.services import services
+from service.api.v1.audit_schemas import AuditDetail, AuditList, AuditSummary, detail, summary
 from service.api.waiting import first_of
 from service.audits.jobs import AuditJobs
 from service.audits.record import AuditRecord

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from service.api.dataset_body import FILE_TYPES, file_chunks
 from service.api.problems import problem_docs
 from service.api.services import services
 from service.api.uploads import FORM_TYPE
+from service.api.v1.dataset_body import FILE_TYPES, file_chunks
 from service.audits.jobs import AuditJobs
-from service.datasets.uploaded_set import PREFIX, SetSummary
+from service.audits.uploads.uploaded_set import PREFIX, SetSummary
 
 _BINARY = {"type": "string", "format": "binary"}
 _BODY: dict[str, Any] = {

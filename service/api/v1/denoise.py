@@ -4,10 +4,10 @@ from fastapi import APIRouter, Request, Response
 
 from fend.images import encode_png
 from service.api.answering import server_timing
-from service.api.classify import ModelName
 from service.api.problems import problem_docs
 from service.api.request_docs import picture_body
 from service.api.services import services
+from service.api.v1.classify import ModelName
 
 router = APIRouter(prefix="/v1", tags=["classify"])
 

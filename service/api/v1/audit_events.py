@@ -17,7 +17,7 @@ from service.api.services import services
 from service.api.waiting import first_of
 from service.audits.event_log import EventLog
 from service.audits.jobs import AuditJobs, AuditUnknown
-from service.runtime.lifecycle import Lifecycle
+from service.observe.lifecycle import Lifecycle
 
 HEARTBEAT_S = 15.0
 RETRY_MS = 2000

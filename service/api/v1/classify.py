@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
-from fend.answers import DEFAULT_TOP_K, Certified, Classification, classification
+from fend.client.answers import DEFAULT_TOP_K, Certified, Classification, classification
 from fend.errors import Invalid
 from fend.guarantees.smoothing import sigma_of
 from fend.images import encode_png

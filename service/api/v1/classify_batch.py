@@ -3,13 +3,20 @@
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from fend.answers import Classification
+from fend.client.answers import Classification
 from fend.errors import FendError
 from service.api.answering import Answered
-from service.api.classify import Include, ModelName, TopK, classified, json_response, labels_wanted
 from service.api.problems import Problem, part_problem, problem_docs
 from service.api.request_docs import pictures_body
 from service.api.services import services
+from service.api.v1.classify import (
+    Include,
+    ModelName,
+    TopK,
+    classified,
+    json_response,
+    labels_wanted,
+)
 
 router = APIRouter(prefix="/v1", tags=["classify"])
 

@@ -11,7 +11,7 @@ import structlog
 from pydantic_core import to_json
 from structlog.typing import EventDict, Processor
 
-from service.runtime.traces import add_trace_id
+from service.observe.traces import add_trace_id
 from service.settings import LogFormat
 
 

@@ -82,8 +82,8 @@ def add(
     ] = None,
 ) -> None:
     """Check a bundle and put it beside the other versions of its model."""
-    from fend.admin_token_cli import admin_token
     from fend.bundles.add import add_bundle
+    from fend.cli.admin_token import admin_token
     from fend.client import Client
 
     if activate != (url is not None):

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fend.admin_token_cli import admin_token
 from fend.audit.render.terminal import progress
 from fend.audit.report import AuditDocument
 from fend.audit.rows import ROWS, Row
+from fend.cli.admin_token import admin_token
 from fend.client import Client, ServiceUnreachable
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fend.archives import BadArchive, check_plain, open_zip, path_inside
+from fend.bundles.archives import BadArchive, check_plain, open_zip, path_inside
 from fend.datasets import InvalidDatasetError
 
 

@@ -98,25 +98,25 @@ def _load(entry: EntryPoint) -> Any:
 
 
 def _audit() -> Any:
-    from fend.audit.cli import app
+    from fend.cli.audit import app
 
     return app
 
 
 def _bundle() -> Any:
-    from fend.bundle_cli import app
+    from fend.cli.bundle import app
 
     return app
 
 
 def _classify() -> Any:
-    from fend.classify_cli import classify
+    from fend.cli.classify import classify
 
     return classify
 
 
 def _data() -> Any:
-    from fend.datasets.cli import app
+    from fend.cli.data import app
 
     return app
 

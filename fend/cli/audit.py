@@ -14,10 +14,8 @@ import torch
 import typer
 from typer.core import TyperGroup
 
-from fend.audit.diff_cli import diff
 from fend.audit.executors import executor_for
 from fend.audit.presets import PRESETS
-from fend.audit.remote_cli import run_at
 from fend.audit.render.html import to_html
 from fend.audit.render.markdown import to_markdown
 from fend.audit.render.terminal import progress, say_making, show
@@ -25,10 +23,12 @@ from fend.audit.report import AuditDocument, Timing
 from fend.audit.report.build import build_report
 from fend.audit.rows import Row
 from fend.audit.run import KeepInMemory, run_audit
-from fend.audit.self_test_cli import self_test
 from fend.audit.spec import AuditSpecInvalid, from_request
 from fend.audit.work.opened import AuditJob
 from fend.bundles.versions import find_bundle
+from fend.cli.diff import diff
+from fend.cli.remote_audit import run_at
+from fend.cli.self_test import self_test
 from fend.threat import Knowledge
 
 

@@ -15,8 +15,8 @@ from pydantic import BaseModel, Field, TypeAdapter
 from fend.datasets import ImageSet, InvalidDatasetError, folder, npz
 from fend.errors import FendError, Unavailable
 from fend.images import DecodeLimits, InputSpec
-from service.datasets.archive import is_npz, open_archive, unpack
-from service.datasets.uploaded_set import SetSummary, UploadedSet
+from service.audits.uploads.archive import is_npz, open_archive, unpack
+from service.audits.uploads.uploaded_set import SetSummary, UploadedSet
 
 FILE = "upload"
 _UNPACKED = "unpacked"

@@ -20,7 +20,7 @@ from fend.bundles import Manifest
 from fend.datasets import InvalidDatasetError
 from fend.errors import Busy, Conflict, RemoteError, TooLarge
 from fend.files import sync
-from service.datasets.upload_work import (
+from service.audits.uploads.upload_work import (
     FILE,
     UPLOAD_RESULT,
     DatasetStorageFull,
@@ -28,8 +28,14 @@ from service.datasets.upload_work import (
     UploadTask,
     kept_folder,
 )
-from service.datasets.uploaded_set import ID_DIGITS, PREFIX, SetSummary, UploadedSet, UploadUnknown
-from service.runtime.worker_process import worker_process
+from service.audits.uploads.uploaded_set import (
+    ID_DIGITS,
+    PREFIX,
+    SetSummary,
+    UploadedSet,
+    UploadUnknown,
+)
+from service.audits.worker_process import worker_process
 from service.settings import Priority, Settings
 from service.state.database import Database, StateUnavailable
 from service.state.tables import audits, is_pending, uploads

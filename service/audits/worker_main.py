@@ -1,4 +1,4 @@
-"""`python -m service.runtime.worker_main JOB PRIORITY TASK`: a process that works beside serving.
+"""`python -m service.audits.worker_main JOB PRIORITY TASK`: a process that works beside serving.
 
 At priority `low` it steps behind everything else on the machine. It ends with its parent, and
 writes what it has to say to standard output, one JSON object a line. It keeps nothing: its parent
@@ -34,7 +34,7 @@ def main() -> None:
     if job == "audit":
         from service.audits.work import run
     else:
-        from service.datasets.upload_work import run
+        from service.audits.uploads.upload_work import run
     run(task, send)
 
 

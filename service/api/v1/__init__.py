@@ -1,0 +1,1 @@
+"""Routes of Fend's own API."""

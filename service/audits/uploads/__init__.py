@@ -1,0 +1,1 @@
+"""Data sets that administrators upload for audits."""

@@ -1,1 +1,0 @@
-"""Data sets that were uploaded to be audited: received, checked, kept."""
