@@ -72,10 +72,7 @@ def _mlserver(**given: object) -> Variant:
     return {"BENCH_MLSERVER": json.dumps(given)}
 
 
-FEND = Peer(
-    "Fend", ["-m", "service"], "fend", path="/v1/classify",
-    variants=[{}, {"FEND_WORKERS": "2"}],
-)  # fmt: skip
+FEND = Peer("Fend", ["-m", "service"], "fend", path="/v1/classify")
 NULL = Peer("Fend, the model a constant", _module("null"), "fend", path="/v1/classify", checked=0)
 _NAIVE = ["-m", "uvicorn", "benchmarks.serving_peers.naive:app", "--port", str(PORT),
           "--no-access-log"]  # fmt: skip

@@ -15,16 +15,10 @@ from service.inference.engine import Answer, Engine
 ANSWER = Answer(torch.zeros(1, 28, 28), [0.91] + [0.01] * 9, [0.91] + [0.01] * 9, 0.0)
 
 
-def _constant(_engine: Engine, images: Sequence[Tensor]) -> list[Answer]:
-    return [ANSWER] * len(images)
-
-
-async def _constant_soon(_engine: Engine, images: Sequence[Tensor]) -> list[Answer]:
+async def _constant(_engine: Engine, images: Sequence[Tensor]) -> list[Answer]:
     return [ANSWER] * len(images)
 
 
 if __name__ == "__main__":
-    Engine.infer = _constant_soon  # type: ignore[method-assign, assignment]
-    if hasattr(Engine, "infer_here"):
-        Engine.infer_here = _constant  # type: ignore[method-assign, assignment]
+    Engine.infer = _constant  # type: ignore[method-assign, assignment]
     typer.run(serve)
