@@ -15,7 +15,14 @@ from service.api.answering import Answering
 from service.api.health import Readiness
 from service.api.middleware import QUIET_ROUTES, Overload, RequestLimits
 from service.api.problems import Problem, add_problem_handlers, problem_docs
-from service.api.security import FailedLogins, read_access, require_admin, require_inference
+from service.api.security import (
+    PRIVATE,
+    SCHEMES,
+    FailedLogins,
+    read_access,
+    require_admin,
+    require_inference,
+)
 from service.api.services import Services, services_of
 from service.api.v1 import (
     admin_models,
@@ -69,8 +76,7 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
     )
     app.state.services = made
 
-    for public in (health.router, console.router, metadata.probes):
-        app.include_router(public)
+    # What is asked most comes first: every route before it costs a comparison.
     key = [Depends(require_inference)]
     for asked in (classify, classify_batch, denoise, models):
         app.include_router(asked.router, dependencies=key, responses=problem_docs(401, 408, 429))
@@ -81,6 +87,8 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
         repository.changes,
     ):  # fmt: skip
         app.include_router(guarded, dependencies=[Depends(require_admin)])
+    for public in (health.router, console.router, metadata.probes):
+        app.include_router(public)
     add_problem_handlers(app)
     app.add_middleware(
         RequestLimits,
@@ -95,7 +103,7 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
         without_deadline=datasets.PATH,  # it has one for each piece
     )
     app.add_middleware(Overload, services=made)  # the outermost
-    _document_bodies(app)
+    _complete_documents(app)
     return app
 
 
@@ -149,18 +157,25 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(made.traces.close)
 
 
-def _document_bodies(app: FastAPI) -> None:
-    """Add the schemas that the routes refer to by name, and FastAPI cannot see."""
-    plain = app.openapi
+def _complete_documents(app: FastAPI) -> None:
+    """Add to OpenAPI what FastAPI cannot see: schemas that the routes refer to by name, and who
+    needs a key."""
+    plain, open_to_all = app.openapi, not services_of(app).access.inference
 
     def openapi() -> dict[str, Any]:
         schema = plain()
-        schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+        components = schema.setdefault("components", {})
         _, extra = models_json_schema(
             [(Problem, "serialization"), (InferRequest, "validation")],
             ref_template="#/components/schemas/{model}",
         )
-        schemas |= extra["$defs"]
+        components["schemas"] = components.get("schemas", {}) | extra["$defs"]
+        components["securitySchemes"] = SCHEMES
+        for path, operations in schema["paths"].items():
+            if path.startswith(PRIVATE) or not open_to_all:
+                for operation in operations.values():
+                    if "401" in operation["responses"]:
+                        operation["security"] = [{name: []} for name in SCHEMES]
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fend.errors import Busy, FendError, TooLarge
 from service.api.problems import ClientGone, fend_problem, problem_response
-from service.api.security import check_admin
+from service.api.security import PRIVATE, require_admin
 from service.api.services import Services
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -130,13 +130,13 @@ class RequestLimits:
             limit for prefix, limit in self._max_body_bytes.items() if path.startswith(prefix)
         )
         timeout_s = None if path == self._without_deadline else self._receive_timeout_s
-        private = path.startswith(("/v1/admin/", "/v2/repository/models/"))
+        private = path.startswith(PRIVATE)
         _begin(scope)
         exchange = _Exchange(scope, receive, send, max_body_bytes, timeout_s, private=private)
         started_s = time.perf_counter()
         try:
             if private:
-                await check_admin(Request(scope))
+                await require_admin(Request(scope))
             exchange.check_length(Headers(scope=scope).get("content-length", ""))
             await self._app(scope, exchange.receive, exchange.send)
         except FendError as error:
