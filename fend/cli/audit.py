@@ -67,7 +67,7 @@ def audit(
     model: Annotated[str, typer.Argument(help="A bundle's folder, or its name in --models-dir.")],
     preset: Annotated[str, typer.Option(help=f"One of: {', '.join(PRESETS)}.")] = "quick",
     dataset: Annotated[
-        str | None, typer.Option(help="Such as mnist:test (default) or rendered-digits.")
+        str | None, typer.Option(help="Such as mnist:test (default) or handwritten-digits.")
     ] = None,
     samples: Annotated[int | None, typer.Option(help="How many images; 0 is all.")] = None,
     epsilon: Annotated[float | None, typer.Option(help="L-inf, on the pixel scale 0..1.")] = None,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fend.datasets import cifar10, folder, mnist, npz, rendered_digits
+from fend.datasets import cifar10, folder, handwritten_digits, mnist, npz, rendered_digits
 from fend.datasets.base import ImageSet, MissingDatasetError
 from fend.errors import Invalid
 from fend.images import InputSpec
@@ -21,7 +21,8 @@ SPEC_FORMS = (
     SpecForm("mnist:train, mnist:test", "handwritten digits, 1x28x28; 60,000 and 10,000"),
     SpecForm("cifar10:train, cifar10:test", "ten kinds of things, 3x32x32; 50,000 and 10,000"),
     SpecForm("cifar10-grey:train, cifar10-grey:test", "the same as the paper has it, 1x28x28"),
-    SpecForm("rendered-digits:train, rendered-digits:test", "drawn digits, 1x28x28; needs no file"),
+    SpecForm("handwritten-digits", "200 handwritten digits that come with Fend, 1x28x28"),
+    SpecForm("rendered-digits:train, rendered-digits:test", "typeset digits, 1x28x28; no files"),
     SpecForm("folder:PATH", "your images, one folder a class"),
     SpecForm("npz:PATH", "your arrays `images` and `labels`"),
 )
@@ -30,8 +31,9 @@ SPEC_FORMS = (
 def load(spec: str, data_dir: Path | None, input_spec: InputSpec | None = None) -> ImageSet:
     """Read the data set that `spec` names, in one of `SPEC_FORMS`.
 
-    "rendered-digits" alone is its test split. The specs "folder:" and "npz:" open any path that
-    this process may read: take them from whoever runs the process, never from a request.
+    The digits that come with Fend are their test split unless the spec says another. The specs
+    "folder:" and "npz:" open any path that this process may read: take them from whoever runs the
+    process, never from a request.
 
     Args:
         data_dir: where mnist and cifar10 are; the others do without.
@@ -48,6 +50,8 @@ def load(spec: str, data_dir: Path | None, input_spec: InputSpec | None = None) 
         return folder.load(Path(argument), input_spec)
     if name == "npz" and argument:
         return npz.load(Path(argument))
+    if name == "handwritten-digits" and (argument or "test") == "test":
+        return handwritten_digits.load()
     if name == "rendered-digits" and (argument or "test") in rendered_digits.COUNTS:
         return rendered_digits.load(argument or "test")
     if name == "mnist" and argument in mnist.FILES:
