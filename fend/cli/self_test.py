@@ -18,7 +18,7 @@ def self_test(
     model: Annotated[
         str, typer.Option(help="Whose classifier the controls are made of: a folder or a name.")
     ] = "mnist-paper",
-    dataset: Annotated[str, typer.Option(help="Such as handwritten-digits.")] = "mnist:test",
+    dataset: Annotated[str, typer.Option(help="Such as mnist:test.")] = "handwritten-digits",
     samples: Annotated[int, typer.Option(min=1, help="How many images.")] = 100,
     epsilon: Annotated[float, typer.Option(help="L-inf, on the pixel scale 0..1.")] = 0.2,
     control: Annotated[

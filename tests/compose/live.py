@@ -284,7 +284,7 @@ def test_prometheus_reaches_the_service() -> None:
 def test_prometheus_has_the_robust_accuracy_of_the_audit() -> None:
     query = 'fend_robust_accuracy_ratio{model="mnist",knowledge="white_box"}'
     [series] = until(lambda: prometheus("query", query=query)["result"])
-    assert series["metric"]["dataset"] == "rendered-digits:test"
+    assert series["metric"]["dataset"] == "handwritten-digits:test"
     assert series["metric"]["epsilon"] == "0.2"
     newest = audit(audits()[0]["id"])["result"]["worst_case_by_knowledge"]["white_box"]
     assert float(series["value"][1]) == pytest.approx(newest["accuracy"])
@@ -334,7 +334,7 @@ def test_grafana_shows_the_dashboard() -> None:
 
 def test_kill_9_loses_no_audit() -> None:
     before = audits()
-    spec = {"preset": "quick", "model": "mnist", "dataset": "rendered-digits", "samples": 75,
+    spec = {"preset": "quick", "model": "mnist", "dataset": "handwritten-digits", "samples": 75,
             "knowledge": ["white_box"]}  # fmt: skip
     audit_id = json.loads(fetch(url("service", 8000) + AUDITS, admin=True, body=spec))["id"]
     until(lambda: audit(audit_id)["progress"]["done"] > 0)
