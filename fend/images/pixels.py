@@ -65,7 +65,7 @@ def load_upright(container: Container, spec: InputSpec) -> Image.Image:
         if image.size != container.size_px[::-1]:
             raise ValueError(f"two sizes: {container.size_px[::-1]} and {image.size}")
         # A JPEG decoder can scale by 1/2 to 1/8 on the way, in time and memory too.
-        longest = _REDUCING_GAP * max(spec.height_px, spec.width_px)
+        longest = _REDUCING_GAP * max(spec.height_px, spec.width_px, spec.crop_from_px or 0)
         if container.format == "jpeg":
             image.draft(None, (longest, longest))
         image.load()
@@ -114,20 +114,51 @@ def _with_alpha(image: Image.Image, opaque: npt.NDArray[np.bool_]) -> Image.Imag
 def scale(image: Image.Image, spec: InputSpec) -> Image.Image:
     """To the target size, or within it for `fit`; an image of that size is returned untouched.
 
-    Antialiased: reduction by whole factors, then Pillow's bilinear filter, whose support grows with
-    the factor. It never overshoots and is smooth where small pictures are enlarged, neither
-    of which holds for all of box, bicubic and Lanczos. Alpha is taken into account.
+    Antialiased: reduction by whole factors, then Pillow's filter, whose support grows with the
+    factor. The bilinear one never overshoots and is smooth where small pictures are enlarged,
+    neither of which holds for all of box, bicubic and Lanczos. Alpha is taken into account.
     """
     width, height = spec.width_px, spec.height_px
+    if image.size == (width, height):
+        return image
+    box = (0.0, 0.0, float(image.width), float(image.height))
     if spec.resize == "fit":
         factor = min(width / image.width, height / image.height)
         width = min(width, max(1, round(image.width * factor)))
         height = min(height, max(1, round(image.height * factor)))
-    if image.size == (width, height):
-        return image
-    return image.resize(
-        (width, height), Image.Resampling.BILINEAR, reducing_gap=float(_REDUCING_GAP)
+        if image.size == (width, height):
+            return image
+    elif spec.resize == "crop" or spec.crop_from_px is not None:
+        box = _centre(image, spec)
+    scaled = image.resize(
+        (width, height),
+        Image.Resampling[spec.interpolation.upper()],
+        box=box,
+        reducing_gap=float(_REDUCING_GAP),
     )
+    if scaled.mode != "F" or spec.interpolation in ("nearest", "box", "bilinear"):
+        return scaled
+    return Image.fromarray(np.asarray(scaled).clip(0, 65535))  # the others overshoot
+
+
+def _centre(image: Image.Image, spec: InputSpec) -> tuple[float, float, float, float]:
+    """What of `image` is scaled: what scaling all of it and then cutting would leave, so that a
+    picture of one row costs no more than another."""
+    if spec.resize == "stretch":
+        whole = [spec.crop_from_px or 0] * 2
+    elif spec.crop_from_px is not None:
+        shorter = min(image.size)
+        whole = [spec.crop_from_px * side // shorter for side in image.size]
+    else:
+        factor = max(spec.width_px / image.width, spec.height_px / image.height)
+        sizes = zip(image.size, (spec.width_px, spec.height_px), strict=True)
+        whole = [max(kept, int(side * factor)) for side, kept in sizes]
+    spans = []
+    for side, scaled, kept in zip(image.size, whole, (spec.width_px, spec.height_px), strict=True):
+        start = round((scaled - kept) / 2)  # a whole pixel, as torchvision cuts
+        spans.append((start * side / scaled, min((start + kept) * side / scaled, side)))
+    (left, right), (top, bottom) = spans
+    return left, top, right, bottom
 
 
 def to_samples(

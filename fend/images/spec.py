@@ -5,6 +5,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+Resize = Literal["fit", "stretch", "crop"]
+Interpolation = Literal["nearest", "box", "bilinear", "bicubic", "lanczos"]
+
 
 class InputSpec(BaseModel, frozen=True, extra="forbid"):
     """The picture that a model expects; stored in a bundle's manifest.
@@ -12,7 +15,12 @@ class InputSpec(BaseModel, frozen=True, extra="forbid"):
     Attributes:
         channels: 1 is grey (ITU-R BT.601 luma), 3 is RGB.
         background: what transparent pixels and padding are in the result.
-        resize: `fit` keeps the aspect ratio and pads, `stretch` fills height and width.
+        resize: `fit` keeps the aspect ratio and pads, `stretch` fills height and width, `crop`
+            keeps the aspect ratio, fills them and cuts the centre out. A picture that has the size
+            already is left as it is.
+        crop_from_px: with `crop` what the shorter side is scaled to, with `stretch` both sides,
+            before the centre is cut out; None is the size itself.
+        interpolation: filter of the scaling, antialiased as Pillow does.
         polarity: `light_on_dark` inverts pictures that are dark on light (see `polarity.py`).
     """
 
@@ -20,13 +28,27 @@ class InputSpec(BaseModel, frozen=True, extra="forbid"):
     height_px: int = Field(ge=1, le=4096)
     width_px: int = Field(ge=1, le=4096)
     background: Literal["black", "white"] = "black"
-    resize: Literal["fit", "stretch"] = "fit"
+    resize: Resize = "fit"
+    # Not written where they are as they were before there were such fields: digests stay.
+    crop_from_px: int | None = Field(default=None, ge=1, le=4096, exclude_if=lambda px: px is None)
+    interpolation: Interpolation = Field(
+        default="bilinear", exclude_if=lambda name: name == "bilinear"
+    )
     polarity: Literal["as_is", "light_on_dark"] = "as_is"
 
     @model_validator(mode="after")
     def _light_needs_dark(self) -> Self:
         if self.polarity == "light_on_dark" and self.background == "white":
             raise ValueError("polarity 'light_on_dark' needs background 'black'")
+        return self
+
+    @model_validator(mode="after")
+    def _crop_is_inside(self) -> Self:
+        if self.crop_from_px is not None:
+            if self.resize == "fit":
+                raise ValueError("crop_from_px belongs to resize 'crop' or 'stretch', not to 'fit'")
+            if self.crop_from_px < max(self.height_px, self.width_px):
+                raise ValueError("crop_from_px is at least height_px and width_px")
         return self
 
 

@@ -1,7 +1,8 @@
 """The operations that a `graph` network may consist of: those of image classifiers, and no others.
 
 All are functions of tensors and numbers: none writes a file, allocates by a name, draws at random
-or changes its input. Enough for every classifier of torchvision.
+or changes its input. Enough for every classifier of torchvision, and for those of timm and
+transformers that `benchmarks.foreign_architectures` lists.
 """
 
 import operator
@@ -11,20 +12,22 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 _ATEN = """
     conv1d conv2d conv3d conv_transpose2d linear matmul mm bmm addmm einsum batch_norm layer_norm
     group_norm instance_norm rms_norm native_layer_norm native_group_norm
-    _native_batch_norm_legit_no_training scaled_dot_product_attention embedding max_pool2d
-    max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d upsample_nearest2d
-    upsample_bilinear2d pixel_shuffle pixel_unshuffle
+    _native_batch_norm_legit _native_batch_norm_legit_no_training scaled_dot_product_attention
+    embedding max_pool2d max_pool2d_with_indices avg_pool1d avg_pool2d adaptive_avg_pool1d
+    adaptive_avg_pool2d adaptive_max_pool2d upsample_nearest2d upsample_bilinear2d
+    upsample_bicubic2d pixel_shuffle pixel_unshuffle
 
     relu relu6 leaky_relu prelu elu selu celu gelu silu mish sigmoid tanh hardtanh hardsigmoid
     hardswish softplus softsign log_sigmoid softmax _softmax log_softmax _log_softmax glu
 
     add sub rsub mul div neg abs sign exp log log1p expm1 sqrt rsqrt square pow reciprocal sin cos
     erf maximum minimum clamp clamp_min clamp_max floor ceil round eq ne lt le gt ge logical_and
-    logical_or logical_not where masked_fill lerp
+    logical_or logical_not bitwise_and bitwise_or bitwise_not where masked_fill lerp
 
     sum mean var std amax amin argmax argmin prod linalg_vector_norm norm cumsum
 
@@ -33,7 +36,7 @@ _ATEN = """
     select_scatter index index_select gather roll flip pad constant_pad_nd movedim meshgrid unfold
     im2col alias clone contiguous detach lift_fresh_copy
 
-    full full_like zeros zeros_like ones ones_like new_zeros new_ones new_full arange fill
+    full full_like zero zeros zeros_like ones ones_like new_zeros new_ones new_full arange fill
     scalar_tensor sym_size to _to_copy type_as
 """
 ATEN = frozenset(_ATEN.split())
@@ -46,6 +49,39 @@ NUMBERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     }
 )
 """On sizes, which depend on the batch, and on the parts of a result."""
+
+
+def _slice(
+    features: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> Any:
+    return features[(*[slice(None)] * (dim % features.dim()), slice(start, end, step))]
+
+
+_SIZED: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {
+        "aten.sym_size.int": Tensor.size,
+        "aten.view.default": Tensor.view,
+        "aten.reshape.default": Tensor.reshape,
+        "aten._unsafe_view.default": Tensor.reshape,
+        "aten.expand.default": Tensor.expand,
+        "aten.repeat.default": Tensor.repeat,
+        "aten.slice.Tensor": _slice,
+        "aten.full.default": torch.full,
+        "aten.full_like.default": torch.full_like,
+        "aten.fill.Scalar": torch.full_like,
+        "aten.zero.default": torch.zeros_like,
+        "aten.zeros.default": torch.zeros,
+        "aten.ones.default": torch.ones,
+        "aten.new_full.default": Tensor.new_full,
+        "aten.new_zeros.default": Tensor.new_zeros,
+        "aten.new_ones.default": Tensor.new_ones,
+        "aten.arange.default": torch.arange,
+        "aten.arange.start": torch.arange,
+        "aten.arange.start_step": torch.arange,
+    }
+)
+"""Python's form of what gives a size or takes one. `torch.jit.trace` follows sizes through these
+alone; through torch.ops it would fix the size of the batch at that of its example."""
 
 
 @cache
@@ -64,5 +100,5 @@ def operation(name: str) -> Callable[..., Any]:
         if packets is not None and overload in packets.overloads():
             found = getattr(packets, overload)
             if not found._schema.is_mutable:
-                return found  # type: ignore[no-any-return]
+                return _SIZED.get(name, found)
     raise ValueError(f"{name} is none of the operations that a graph may use")

@@ -10,10 +10,17 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torchvision import models
 
 from fend.bundles import load_bundle, read_manifest
 from fend.images import InputSpec
+from fend.models import build
+from fend.models.graph import INPUT
+from fend.pipeline import Defence, frozen
+from service.inference.frozen_graph import Served
+from service.inference.frozen_graph import frozen as frozen_graph
 from training.classifiers.foreign import ForeignInvalid, digest_of, take
+from training.classifiers.graph import graph_of
 from training.line import run_recipe
 from training.recipe import RecipeError
 from training.recipe.files import load_recipe
@@ -128,6 +135,27 @@ def test_the_graph_is_the_module_for_batches_of_any_size(mine) -> None:
     next(network.parameters()).data[0] += 1e-6
     with pytest.raises(ForeignInvalid, match="changed"):
         origin.check(network)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: models.resnet18(num_classes=5),
+        lambda: models.mobilenet_v2(num_classes=5, width_mult=0.25),
+        lambda: models.SwinTransformer([4, 4], 8, [2], [2], [4, 4], num_classes=5),
+    ],
+    ids=["resnet18", "mobilenet_v2", "swin"],
+)
+def test_a_graph_is_served_as_one_call_for_batches_of_any_size(made) -> None:
+    module = frozen(made())
+    example = torch.rand(2, 3, 32, 32)
+    config, constants = graph_of(module, example, INPUT)
+    network = frozen(build("graph", config))
+    network.load_state_dict(module.state_dict() | constants)
+    served = frozen_graph(Served(Defence(nn.Identity(), network)), example[0])
+    for count in (1, 2, 7):
+        images = torch.rand(count, 3, 32, 32)
+        assert torch.allclose(served(images).undefended, module(images).softmax(1), atol=1e-5)
 
 
 @pytest.mark.parametrize(

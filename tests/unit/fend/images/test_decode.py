@@ -14,6 +14,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from torchvision import transforms
 
 from fend.errors import FendError, Invalid, TooLarge, Unsupported
 from fend.images import DecodedImage, DecodeLimits, InputSpec, decode
@@ -143,6 +144,45 @@ def test_16_bit_grey_is_scaled_not_clipped():
     assert torch.equal(decode(saved(Image.fromarray(levels)), GREY).pixels, expected)
     shrunk = decode(saved(Image.fromarray(levels).resize((280, 280), 0)), GREY).pixels
     assert torch.allclose(shrunk, expected, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (
+            {"resize": "crop", "crop_from_px": 32, "interpolation": "bicubic"},
+            [transforms.Resize(32, transforms.InterpolationMode.BICUBIC)],
+        ),
+        ({"resize": "crop", "crop_from_px": 28}, [transforms.Resize(28)]),
+        ({"resize": "crop", "interpolation": "nearest"}, [transforms.Resize(28, 0)]),
+        ({"resize": "stretch", "crop_from_px": 32}, [transforms.Resize((32, 32))]),
+    ],
+)
+@pytest.mark.parametrize("size", [(61, 40), (40, 83), (50, 50), (20, 29)], ids=str)
+def test_a_photograph_is_scaled_and_cropped_as_torchvision_does(written, expected, size):
+    image = gradient("RGB", size)
+    spec = InputSpec(channels=3, height_px=28, width_px=28, **written)
+    whole = transforms.Compose([*expected, transforms.CenterCrop(28), transforms.ToTensor()])
+    assert (decode(saved(image), spec).pixels - whole(image)).abs().max() < 1.5 / 255
+
+
+def test_a_crop_of_one_row_costs_no_more_than_another_and_16_bit_does_not_overshoot():
+    spec = InputSpec(channels=1, height_px=28, width_px=28, resize="crop", interpolation="lanczos")
+    row = Image.fromarray(np.arange(60_000, dtype=np.uint16).reshape(1, -1))
+    steps = Image.fromarray((np.indices((50, 60)).sum(0) // 9 % 2 * 65535).astype(np.uint16))
+    for image in (row, steps):
+        pixels = decode(saved(image), spec).pixels
+        assert pixels.shape == (1, 28, 28)
+        assert 0 <= pixels.min() <= pixels.max() <= 1
+
+
+def test_an_input_says_no_more_than_it_did_where_nothing_new_is_asked():
+    assert set(RGB.model_dump()) == {
+        "channels", "height_px", "width_px", "background", "resize", "polarity",
+    }  # fmt: skip
+    for wrong in ({"crop_from_px": 32}, {"resize": "crop", "crop_from_px": 27}):
+        with pytest.raises(ValueError, match="crop_from_px"):
+            InputSpec(channels=3, height_px=28, width_px=28, **wrong)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
