@@ -112,7 +112,10 @@ def _services(settings: Settings, base_url: str | None) -> Services:
     traces = open_traces(traces_wanted())
     url = settings.database_url
     database = Database(
-        settings.state_dir, url.get_secret_value() if url else None, metrics.state_failures.inc
+        settings.state_dir,
+        url.get_secret_value() if url else None,
+        metrics.state_failures.inc,
+        lambda kind: metrics.state_unreadable.labels(kind).inc(),
     )
     loader, choices = ModelLoader(settings, metrics), Choices(database)
     repository = Repository(settings, loader, choices, metrics)

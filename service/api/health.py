@@ -71,7 +71,7 @@ class Readiness:
         trouble = await self._audits.trouble()
         if trouble is None:
             return None
-        return f"audits wait for the disk of FEND_STATE_DIR ({trouble}); make room on it"
+        return f"audits wait for the disk of FEND_STATE_DIR: {trouble}"
 
     async def _probe(self) -> str | None:
         for name, model in self._repository.serving().items():

@@ -45,6 +45,8 @@ class AuditRecord:
     error: str | None = None
     worker_deaths: int = 0
     """How often its process ended without a word and was replaced."""
+    progress_at: datetime | None = None
+    """When its last shard was finished."""
     rows_kept: bool = True
     """Whether the raw rows of its finished shards are still there: retention deletes them first."""
 

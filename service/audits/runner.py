@@ -26,7 +26,8 @@ from service.inference.engine import pick_device
 from service.inference.repository import Repository
 from service.observe.metrics import Metrics
 from service.settings import Settings
-from service.state.database import Database, StateUnavailable
+from service.state.database import Database
+from service.state.trouble import StateUnavailable
 
 RETRY_DELAY_S = 5.0
 """Seconds between looks at the database after it refused."""
@@ -219,7 +220,7 @@ class AuditRunner:
         async def on_shard(shard: ShardDone) -> None:
             await self._in_thread(
                 self._store.add_shard,
-                record.id, shard.number, shard.images, shard.tally, shard.rows,
+                record.id, shard.number, shard.images, shard.tally, shard.rows, datetime.now(UTC),
             )  # fmt: skip
             self._metrics.audit_shards.inc()
             await self._changes.announce()
@@ -273,7 +274,9 @@ class AuditRunner:
             stop.set()
         number = await self._in_thread(self._store.finished_shards, record.id)
         text = ROWS.dump_json(rows).decode()
-        await self._in_thread(self._store.add_shard, record.id, number, 0, Tally(), text)
+        await self._in_thread(
+            self._store.add_shard, record.id, number, 0, Tally(), text, datetime.now(UTC)
+        )
 
     def build(self, record: AuditRecord) -> Report:
         """The report of the shards so far; blocks for the disk and the processor."""

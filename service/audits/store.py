@@ -5,24 +5,26 @@ An audit is worked on by one process at a time. It holds a lease, and renews it 
 no two clocks are compared, so that setting one disturbs nothing.
 """
 
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
-import structlog
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import IntegrityError
 
 from fend.audit import ROWS, AuditSpec, Report, Row, Source
-from fend.errors import FendError
+from fend.errors import FendError, Invalid, Unavailable
 from service.audits.record import AuditRecord, AuditState
 from service.audits.tally import Tally
 from service.audits.uploads.uploaded_set import PREFIX, UploadUnknown
 from service.state.database import Database
 from service.state.tables import audits, is_pending, shards, uploads
+
+_T = TypeVar("_T")
 
 LEASE_S = 30.0
 """Seconds without a heartbeat after which another process may take an audit over."""
@@ -30,6 +32,7 @@ LEASE_S = 30.0
 _done = sa.select(sa.func.coalesce(sa.func.sum(shards.c.images), 0)).where(
     shards.c.audit == audits.c.id
 )
+_last_progress = sa.select(sa.func.max(shards.c.finished_at)).where(shards.c.audit == audits.c.id)
 _dropped = sa.exists().where(shards.c.audit == audits.c.id, shards.c.rows.is_(None))
 _COLUMNS = (
     *(audits.c[name] for name in (
@@ -38,8 +41,12 @@ _COLUMNS = (
     )),
     _done.scalar_subquery().label("done"),
     (~_dropped).label("rows_kept"),
+    _last_progress.scalar_subquery().label("progress_at"),
 )  # fmt: skip
 _NEWEST_FIRST = audits.c.sequence.desc()
+_ENDED = tuple(state for state in AuditState if state.ended)
+_has_ended = audits.c.state.in_(_ENDED)
+_RECORD = TypeAdapter(AuditRecord)
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,8 @@ class FinishedShard:
 class AuditStore:
     """The audits of a database. Its methods block: call them in a thread.
 
-    All of them raise StateUnavailable where the database refuses; then nothing has changed.
+    All of them raise StateUnavailable where the database refuses; then nothing has changed. An
+    audit that cannot be read is passed over, and stays as it is: neither shown nor run.
     """
 
     def __init__(self, database: Database) -> None:
@@ -93,12 +101,26 @@ class AuditStore:
         return self._one(audits.c.id == audit_id)
 
     def by_idempotency_key(self, key: str) -> AuditRecord | None:
-        """The audit that was accepted with this key."""
-        return self._one(audits.c.idempotency_key == key)
+        """The audit that was accepted with this key.
+
+        Raises:
+            Invalid: it cannot be read any more.
+        """
+        known = self._one(audits.c.idempotency_key == key)
+        with self._database.reading() as db:
+            used = sa.select(audits.c.id).where(audits.c.idempotency_key == key)
+            if known is None and db.execute(used).first() is not None:
+                raise Invalid(
+                    "this Idempotency-Key came with an audit that cannot be read any more; use a "
+                    "new key",
+                    code="idempotency_key_reused",
+                )
+        return known
 
     def newest(self, limit: int) -> list[AuditRecord]:
         """The last audits that were accepted, newest first."""
-        return self._records(sa.select(*_COLUMNS).order_by(_NEWEST_FIRST).limit(limit))
+        query = sa.select(*_COLUMNS).order_by(_NEWEST_FIRST)
+        return list(itertools.islice(self._records(query), limit))
 
     def last_succeeded(self, model: str) -> AuditRecord | None:
         """The last audit of this model that has a report."""
@@ -172,7 +194,11 @@ class AuditStore:
     def source(self, audit_id: str) -> Source | None:
         """What the audit's worker said it works with."""
         text = self._value(audits.c.source, audit_id)
-        return None if text is None else Source.model_validate_json(text)
+        return (
+            None
+            if text is None
+            else self._read("source", audit_id, Source.model_validate_json, text)
+        )
 
     def set_source(self, audit_id: str, source: Source) -> None:
         """Keep what the audit's worker works with."""
@@ -186,10 +212,14 @@ class AuditStore:
         except ValidationError:
             return None
 
-    def add_shard(self, audit_id: str, number: int, images: int, tally: Tally, rows: str) -> None:
+    def add_shard(
+        self, audit_id: str, number: int, images: int, tally: Tally, rows: str, now: datetime
+    ) -> None:
         """Keep a finished shard; `rows` is as `ROWS` writes them. The same shard again changes
         nothing."""
-        new = {"audit": audit_id, "number": number, "images": images, "rows": rows}
+        new = {
+            "audit": audit_id, "number": number, "images": images, "rows": rows, "finished_at": now,
+        }  # fmt: skip
         with self._database.writing() as db:
             db.execute(
                 self._database.insert(shards)
@@ -214,7 +244,9 @@ class AuditStore:
                 .order_by(shards.c.number)
             ).all()
         return [
-            FinishedShard(number, images, Tally.model_validate_json(tally))
+            FinishedShard(
+                number, images, self._read("tally", audit_id, Tally.model_validate_json, tally)
+            )
             for number, images, tally in found
         ]
 
@@ -229,11 +261,11 @@ class AuditStore:
                 text = db.execute(sa.select(shards.c.rows).where(wanted)).scalar()
             if text is None:
                 return
-            yield ROWS.validate_json(text)
+            yield self._read("rows", audit_id, ROWS.validate_json, text)
 
     def drop_rows(self, keep: int) -> int:
         """Delete the raw rows of all ended audits but the newest `keep`; how many lost theirs."""
-        old = sa.select(audits.c.id).where(~is_pending).order_by(_NEWEST_FIRST).offset(keep)
+        old = sa.select(audits.c.id).where(_has_ended).order_by(_NEWEST_FIRST).offset(keep)
         with self._database.writing() as db:
             ids = db.scalars(
                 sa.select(shards.c.audit).distinct().where(
@@ -247,7 +279,7 @@ class AuditStore:
     def drop_audits(self, keep: int, ended_before: datetime) -> int:
         """Delete all ended audits but the newest `keep`, and those that ended too long ago; how
         many. The last report of each model stays."""
-        newest = sa.select(audits.c.id).where(~is_pending).order_by(_NEWEST_FIRST).limit(keep)
+        newest = sa.select(audits.c.id).where(_has_ended).order_by(_NEWEST_FIRST).limit(keep)
         last_reports = (
             sa.select(sa.func.max(audits.c.sequence))
             .where(audits.c.result.is_not(None))
@@ -256,7 +288,7 @@ class AuditStore:
         with self._database.writing() as db:
             ids = db.scalars(
                 sa.select(audits.c.id).where(
-                    ~is_pending,
+                    _has_ended,
                     (audits.c.finished_at < ended_before) | audits.c.id.not_in(newest),
                     audits.c.sequence.not_in(last_reports),
                 )
@@ -293,20 +325,28 @@ class AuditStore:
             return db.execute(sa.select(column).where(audits.c.id == audit_id)).scalar()
 
     def _one(self, where: sa.ColumnElement[bool]) -> AuditRecord | None:
-        query = sa.select(*_COLUMNS).where(where).order_by(_NEWEST_FIRST).limit(1)
-        found = self._records(query)
-        return found[0] if found else None
+        found = self._records(sa.select(*_COLUMNS).where(where).order_by(_NEWEST_FIRST))
+        return next(found, None)
 
-    def _records(self, query: sa.Select[Any]) -> list[AuditRecord]:
+    def _records(self, query: sa.Select[Any]) -> Iterator[AuditRecord]:
         with self._database.reading() as db:
-            found = db.execute(query).mappings().all()
-        records = []
-        for row in found:
-            try:
-                spec = AuditSpec.model_validate_json(row["spec"])
-            except ValidationError as error:  # it must not hide the others
-                structlog.get_logger().error("unreadable audit", audit=row["id"], reason=str(error))
-                continue
-            state = AuditState(row["state"])
-            records.append(AuditRecord(**{**row, "spec": spec, "state": state}))
-        return records
+            for row in db.execute(query).mappings():
+                try:
+                    spec = AuditSpec.model_validate_json(row["spec"])
+                    record = _RECORD.validate_python({**row, "spec": spec})
+                except ValidationError as error:  # it must not hide the others
+                    self._database.skip("audit", row["id"], error)
+                else:
+                    yield record
+
+    def _read(self, what: str, audit_id: str, read: Callable[[str], _T], text: str) -> _T:
+        """Raises Unavailable where it cannot be read."""
+        try:
+            return read(text)
+        except ValidationError as error:
+            self._database.skip(what, audit_id, error)
+            raise Unavailable(
+                f"the {what} of the audit {audit_id} cannot be read any more; restore the state "
+                "from a backup, or start the audit again",
+                code="audit_unreadable",
+            ) from error

@@ -25,7 +25,7 @@ from service.audits.messages import (
 )
 from service.audits.tally import tally_of
 from service.audits.uploads.uploaded_set import UploadedSet
-from service.state.database import StateUnavailable
+from service.state.trouble import StateUnavailable
 
 
 def run(text: str, send_line: Callable[[bytes], None]) -> None:

@@ -1,7 +1,7 @@
 """Which version of each model somebody chose to serve; a restart keeps it."""
 
 import sqlalchemy as sa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.state.database import Database
 from service.state.tables import active_versions
@@ -28,10 +28,16 @@ class Choices:
         self._database = database
 
     def read(self) -> dict[str, Choice]:
-        """All decisions, by model."""
+        """All decisions, by model, but those that cannot be read."""
         with self._database.reading() as db:
             rows = db.execute(sa.select(active_versions)).mappings().all()
-        return {row["model"]: Choice(**row) for row in rows}
+        found = {}
+        for row in rows:
+            try:
+                found[str(row["model"])] = Choice(**row)
+            except ValidationError as error:
+                self._database.skip("active version", str(row["model"]), error)
+        return found
 
     def write(self, name: str, choice: Choice) -> None:
         """Keep the decision for one model."""

@@ -141,6 +141,12 @@ class Metrics:
             "Reads and writes of the audits' file that the disk refused.",
             registry=self.registry,
         )
+        self.state_unreadable = Counter(
+            "fend_state_unreadable_total",
+            "Rows of the state that cannot be read, by what they are of; they are skipped.",
+            ["kind"],
+            registry=self.registry,
+        )
         self.robust_accuracy = Gauge(
             "fend_robust_accuracy_ratio",
             "Worst-case accuracy under attack in the last audit of a model.",

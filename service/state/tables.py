@@ -19,7 +19,19 @@ class UtcTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, _dialect: Any) -> datetime | None:
         """The time in UTC that was read."""
-        return None if value is None else value.replace(tzinfo=UTC)
+        return value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
+
+    def result_processor(self, dialect: Any, coltype: object) -> Any:
+        """As of any time, but what is none is passed on: reading one row must not hide others."""
+        read = super().result_processor(dialect, coltype)
+
+        def process(value: Any) -> Any:
+            try:
+                return value if read is None else read(value)
+            except (TypeError, ValueError):
+                return value
+
+        return process
 
 
 metadata = MetaData()
@@ -57,6 +69,7 @@ shards = Table(
     Column("images", Integer, nullable=False),
     Column("tally", Text, nullable=False),
     Column("rows", Text),
+    Column("finished_at", UtcTime),
 )
 
 active_versions = Table(

@@ -20,6 +20,8 @@ from fend.audit import AuditSpec
 from fend.bundles import read_manifest
 from service.audits import work as audit_work
 from service.audits.messages import MESSAGE, Failed, Task
+from service.state.database import Database
+from service.state.trouble import StateUnavailable
 
 RunServer = Callable[..., AbstractContextManager[Any]]
 Digits = list[tuple[bytes, str]]
@@ -42,8 +44,9 @@ BODY = {
 class SmallDisk:
     """A disk of 8 MiB: `fill` takes what is left of it, `free` gives that back."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mount: list[str]) -> None:
         self.folder = folder
+        self._mount = mount
         self._filler = folder / "filler"
 
     def fill(self, but_bytes: int = 0) -> None:
@@ -59,6 +62,9 @@ class SmallDisk:
         left = os.statvfs(self.folder)
         return left.f_bavail * left.f_bsize
 
+    def make_read_only(self) -> None:
+        subprocess.run([*self._mount, "-o", "remount,ro", str(self.folder)], check=True)
+
     def free(self) -> None:
         shutil.rmtree(self._filler)
 
@@ -69,16 +75,17 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     folder = tmp_path / "disk"
     folder.mkdir()
     root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    mount = [*root, "mount"]
     options = f"size={DISK_BYTES},nr_inodes=200,mode=777"
     try:
         subprocess.run(
-            [*root, "mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
+            [*mount, "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
             check=True, capture_output=True,
         )  # fmt: skip
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"a small disk needs the right to mount a tmpfs: {error}")
     try:
-        yield SmallDisk(folder)
+        yield SmallDisk(folder, mount)
     finally:
         subprocess.run([*root, "umount", "-l", str(folder)], check=True)
 
@@ -198,6 +205,28 @@ def test_a_service_that_starts_on_a_full_disk_serves_and_goes_on_later(
         disk.free()
         ended = service.wait_for(audit_id, has_ended)
         assert (ended["state"], ended["progress"]["done"]) == ("succeeded", BODY["samples"])
+
+
+@pytest.mark.parametrize("used_before", [False, True])
+def test_a_start_that_cannot_write_is_told_in_a_line_and_changes_nothing(
+    disk: SmallDisk, used_before: bool
+) -> None:
+    database = Database(disk.folder)
+    if used_before:
+        database.open()
+        database.close()
+    else:
+        disk.fill()
+        with pytest.raises(StateUnavailable, match="make room") as refused:
+            database.open()
+        assert "\n" not in str(refused.value)
+        disk.free()
+    before = {path.name: path.read_bytes() for path in disk.folder.iterdir()}
+    disk.make_read_only()
+    with pytest.raises(StateUnavailable, match="set FEND_STATE_DIR") as refused:
+        database.open()
+    assert "\n" not in str(refused.value)
+    assert {path.name: path.read_bytes() for path in disk.folder.iterdir()} == before
 
 
 def test_an_upload_without_room_is_refused_and_leaves_nothing(

@@ -54,10 +54,10 @@ async def audit_events(
     jobs = services(request).audits
     record = await jobs.get(audit_id)
     after = int(last_event_id) if last_event_id.isdecimal() and len(last_event_id) < 16 else 0
-    if record.state.ended:
-        shards = await jobs.shards(audit_id, 0)
-        if not list(EventLog(record.total, after).advance(record, shards, None)):
-            return Response(status_code=204)  # tells a browser to stop asking
+    shards = await jobs.shards(audit_id, 0)  # raises what nothing could say later
+    left = EventLog(record.total, after).advance(record, shards, None)
+    if record.state.ended and not list(left):
+        return Response(status_code=204)  # tells a browser to stop asking
     events = _stream(jobs, services(request).lifecycle, audit_id, EventLog(record.total, after))
     return EventSourceResponse(events, headers=HEADERS)
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from fend.datasets import ImageSet, load
 from fend.errors import Invalid, NotFound
@@ -50,14 +50,17 @@ class UploadedSet:
 
     @classmethod
     def read(cls, folder: Path) -> "UploadedSet":
-        """The set in `folder`; raises UploadUnknown."""
+        """The set in `folder`; raises UploadUnknown, Invalid."""
         try:
             text = (folder / _SUMMARY).read_bytes()
         except OSError as error:
             raise UploadUnknown(
                 f"there is no uploaded data set {folder.name}; GET /v1/admin/datasets lists them"
             ) from error
-        return cls(folder, SetSummary.model_validate_json(text))
+        try:
+            return cls(folder, SetSummary.model_validate_json(text))
+        except ValidationError as error:
+            raise _corrupt(folder.name) from error
 
     @classmethod
     def write(cls, folder: Path, image_set: ImageSet, now: datetime) -> "UploadedSet":
@@ -98,9 +101,13 @@ class UploadedSet:
     def checked(self, image_set: ImageSet) -> ImageSet:
         """What was read from `spec`, under its public name; raises Invalid."""
         if image_set.digest != self.summary.digest:
-            raise Invalid(
-                f"the file of the uploaded data set {self.summary.id} has changed on disk; delete "
-                "the set and upload it again",
-                code="dataset_corrupt",
-            )
+            raise _corrupt(self.summary.id)
         return dataclasses.replace(image_set, name=PREFIX + self.summary.id)
+
+
+def _corrupt(set_id: str) -> Invalid:
+    return Invalid(
+        f"the files of the uploaded data set {set_id} have changed on disk; delete the set and "
+        "upload it again",
+        code="dataset_corrupt",
+    )

@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 
 from fend.bundles import Manifest
 from fend.datasets import InvalidDatasetError
-from fend.errors import Busy, Conflict, RemoteError, TooLarge
+from fend.errors import Busy, Conflict, FendError, RemoteError, TooLarge
 from fend.files import sync
 from service.audits.uploads.upload_work import (
     FILE,
@@ -37,8 +38,9 @@ from service.audits.uploads.uploaded_set import (
 )
 from service.audits.worker_process import worker_process
 from service.settings import Priority, Settings
-from service.state.database import Database, StateUnavailable
+from service.state.database import Database
 from service.state.tables import audits, is_pending, uploads
+from service.state.trouble import StateUnavailable
 
 FOLDER = "datasets"
 _INCOMING = ".incoming-"
@@ -224,9 +226,16 @@ class UploadedSets:
             db.execute(sa.delete(uploads).where(this))
 
     def _all(self) -> list[SetSummary]:
+        found = []
         with self._database.reading() as db:
-            newest_first = sa.select(uploads.c.summary).order_by(uploads.c.created_at.desc())
-            found = [SetSummary.model_validate_json(text) for text in db.scalars(newest_first)]
+            newest_first = sa.select(uploads.c.id, uploads.c.summary).order_by(
+                uploads.c.created_at.desc()
+            )
+            for set_id, text in db.execute(newest_first):
+                try:
+                    found.append(SetSummary.model_validate_json(text))
+                except ValidationError as error:
+                    self._database.skip("upload", set_id, error)
         return [summary for summary in found if (self._folder / summary.id).is_dir()]
 
     def _open(self) -> None:
@@ -238,7 +247,14 @@ class UploadedSets:
         # Sets of an older version, or of a process that died before it could list one.
         listed = {summary.id for summary in self._all()}
         found = [path for path in self._folder.iterdir() if _ID.fullmatch(path.name)]
-        if new := [UploadedSet.read(path).summary for path in found if path.name not in listed]:
+        new = []
+        for path in found:
+            if path.name not in listed:
+                try:
+                    new.append(UploadedSet.read(path).summary)
+                except FendError as error:
+                    self._database.skip("upload", path.name, error)
+        if new:
             self._list(new)
 
 

@@ -40,7 +40,7 @@ def claimed(store: AuditStore) -> str | None:
 
 def add_shard(store: AuditStore, audit_id: str, number: int, *indices: int) -> None:
     rows = ROWS.dump_json([row(index) for index in indices]).decode()
-    store.add_shard(audit_id, number, len(indices), Tally(n=len(indices)), rows)
+    store.add_shard(audit_id, number, len(indices), Tally(n=len(indices)), rows, NOW)
 
 
 def test_what_was_running_comes_before_what_waits(open_database: OpenDatabase) -> None:

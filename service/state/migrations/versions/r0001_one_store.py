@@ -3,23 +3,26 @@
 Older: `audits.sqlite` of format 1 or 2 (its `user_version`), and `active.json`.
 """
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from alembic import context, op
-from pydantic import ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from fend.audit import AuditSpec
 from service.state.tables import UtcTime
+from service.state.trouble import FORMAT, StateUnavailable
 
 revision = "0001"
 down_revision = None
 
-FORMAT = 3
-"""What older versions of Fend read in the file, and then leave it alone."""
+
+class _Choice(BaseModel):
+    active: str | None
+    previous: str | None = None
+    unloaded: str | None = None
 
 
 def upgrade() -> None:
@@ -51,7 +54,7 @@ def upgrade() -> None:
         sa.Column("bytes", sa.Integer, nullable=False),
         sa.Column("summary", sa.Text, nullable=False),
     )
-    _take_choices(context.config.attributes["state_dir"] / "active.json")
+    _take_choices(context.config.attributes["choices"])
     if sqlite:
         db.exec_driver_sql(f"PRAGMA user_version = {FORMAT}")
 
@@ -107,7 +110,7 @@ def _restart_audits() -> None:
 
 
 def _convert(db: sa.Connection) -> None:
-    """Times were ISO text, and the data set stood in the spec alone. What cannot be read goes."""
+    """Times were ISO text, and the data set stood in the spec alone. What cannot be read stays."""
     times = ("created_at", "started_at", "finished_at")
     columns: list[sa.ColumnClause[str]] = [
         sa.column("id"),
@@ -117,29 +120,27 @@ def _convert(db: sa.Connection) -> None:
     table = sa.table("audits", sa.column("id"), sa.column("dataset"),
                      *(sa.column(name, UtcTime) for name in times))  # fmt: skip
     for row in db.execute(sa.select(*columns).select_from(sa.table("audits"))).mappings().all():
-        this = table.c.id == row["id"]
         try:
             spec = AuditSpec.model_validate_json(row["spec"])
-        except ValidationError:
-            db.execute(sa.text("DELETE FROM shards WHERE audit = :id"), {"id": row["id"]})
-            db.execute(sa.delete(table).where(this))
+            known = {name: datetime.fromisoformat(row[name]) for name in times if row[name]}
+        except (ValidationError, ValueError, TypeError):
             continue
-        known = {name: datetime.fromisoformat(row[name]) for name in times if row[name]}
+        this = table.c.id == row["id"]
         db.execute(sa.update(table).where(this).values(dataset=spec.dataset, **known))
 
 
 def _take_choices(file: Path) -> None:
-    if file.is_file():
-        names = ("active", "previous", "unloaded")
-        try:
-            rows = [
-                {"model": model} | {name: choice.get(name) for name in names}
-                for model, choice in json.loads(file.read_bytes()).items()
-            ]
-        except (ValueError, AttributeError) as error:
-            raise ValueError(
-                f"{file} cannot be read: {error}; repair it, or delete it to serve what is in the "
-                "folder of each model itself"
-            ) from error
-        table = sa.table("active_versions", *map(sa.column, ("model", *names)))
+    if not file.exists():
+        return
+    try:
+        found = TypeAdapter(dict[str, _Choice]).validate_json(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StateUnavailable(
+            f"{file} cannot be read: {' '.join(str(error).split())}; repair it, or delete it to "
+            "serve what is in the folder of each model itself"
+        ) from error
+    names = ("model", "active", "previous", "unloaded")
+    table = sa.table("active_versions", *map(sa.column, names))
+    rows = [{"model": model, **choice.model_dump()} for model, choice in found.items()]
+    if rows:
         op.bulk_insert(table, rows)
