@@ -101,9 +101,9 @@ class Settings(BaseSettings):
     """Largest image, as width times height, checked before it is decoded."""
 
     worker_priority: Priority = "low"
-    """Of the processes that attack models and read uploads, and of the thread that certifies
-    answers. low: they get the processor time that nothing else on the machine wants; normal: they
-    compete with serving for it."""
+    """Of the processes that attack models, and of the thread that certifies answers. low: on a busy
+    machine an audit gets a third of a core, a certificate a tenth; normal: they compete with
+    serving as equals. Processor time that nothing else wants is theirs either way."""
 
     max_dataset_bytes: int = Field(default=256 * 1024 * 1024, ge=1)
     """Largest uploaded data set: of the file, of what it unpacks to, and of its pixels."""

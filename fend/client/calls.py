@@ -50,6 +50,9 @@ class Audit(_Schema):
     """`done` and `total` in images; `eta_s`, seconds left, once they are known."""
     error: dict[str, str] | None
     """`code` and `message` of an audit that failed."""
+    waiting_for: str | None = None
+    reason: str | None = None
+    """Why nothing moves, or little, in a word and in a sentence."""
 
 
 class Dataset(_Schema):

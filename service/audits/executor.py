@@ -33,15 +33,16 @@ class AuditFailed(FendError):
 
 async def execute(
     task: Task,
+    on_start: Callable[[int], None],
     on_source: Callable[[Source], Awaitable[None]],
     on_shard: Callable[[ShardDone], Awaitable[None]],
     on_death: Callable[[], Awaitable[None]],
 ) -> None:
     """Run every shard that is left. Cancelling this kills the worker at once.
 
-    `on_source` is told what each started worker works with, and may raise; `on_shard` keeps a
-    shard; `on_death` counts a worker that died. A shard counts as finished when `on_shard` has
-    returned.
+    `on_start` is told the process id of each started worker; `on_source` what it works with, and
+    may raise; `on_shard` keeps a shard; `on_death` counts a worker that died. A shard counts as
+    finished when `on_shard` has returned.
 
     Raises:
         AuditFailed: with the worker's own code and message.
@@ -58,7 +59,7 @@ async def execute(
 
     while True:
         rest = task.model_copy(update={"first_shard": finished})
-        exit_code = await _run_worker(rest, on_source, keep)
+        exit_code = await _run_worker(rest, on_start, on_source, keep)
         if exit_code is None:
             return
         deaths += 1
@@ -77,12 +78,14 @@ async def execute(
 
 async def _run_worker(
     task: Task,
+    on_start: Callable[[int], None],
     on_source: Callable[[Source], Awaitable[None]],
     on_shard: Callable[[ShardDone], Awaitable[None]],
 ) -> int | None:
     """One worker's life: None when it did everything, else the code with which it died."""
     async with worker_process("audit", task.priority, task.model_dump_json()) as worker:
         assert worker.stdout is not None
+        on_start(worker.pid)
         while line := await worker.stdout.readline():
             if not line.endswith(b"\n"):
                 break  # it died in the middle of a message

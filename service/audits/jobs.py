@@ -9,7 +9,7 @@ from typing import TypeVar
 from fend.audit import AuditSpec, AuditSpecInvalid, Report, Row, check_fit, check_surrogate
 from fend.datasets import ImageSet, load
 from fend.errors import Conflict, FendError, Invalid, NotFound
-from service.audits.record import AuditRecord, AuditState, Changes
+from service.audits.record import AuditRecord, AuditState, Changes, Waiting
 from service.audits.runner import AuditRunner
 from service.audits.served_check import OwnService
 from service.audits.store import AuditStore, FinishedShard
@@ -176,6 +176,10 @@ class AuditJobs:
     def eta_s(self, record: AuditRecord) -> float | None:
         """How long a running audit still takes at its pace so far; None while that is unknown."""
         return self._runner.eta_s(record)
+
+    def waiting(self, record: AuditRecord) -> Waiting | None:
+        """Why an audit does not go on, or goes on slowly; None: nothing is known to be so."""
+        return self._runner.waiting(record)
 
     async def result(self, record: AuditRecord) -> Report | None:
         """The report of a finished audit, or of the shards so far; None before the first."""

@@ -47,8 +47,29 @@ class AuditRecord:
     """How often its process ended without a word and was replaced."""
     progress_at: datetime | None = None
     """When its last shard was finished."""
+    ahead: int = 0
+    """Of one that is queued: audits that were accepted before it and have not ended."""
     rows_kept: bool = True
     """Whether the raw rows of its finished shards are still there: retention deletes them first."""
+
+
+class WaitingFor(StrEnum):
+    """What keeps an audit from going on, or from going on at full speed."""
+
+    AUDITS = "audits"
+    STATE = "state"
+    INPUTS = "inputs"
+    PROCESSOR = "processor"
+    ANSWERS = "answers"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Why nothing, or little, moves."""
+
+    what: WaitingFor
+    reason: str
+    """For people: what is waited for, and what can be done about it."""
 
 
 class Changes:

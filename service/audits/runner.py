@@ -16,12 +16,13 @@ from fend.audit import ROWS, Report, Source, build_report
 from fend.errors import FendError
 from service.audits.executor import execute
 from service.audits.messages import AuditInputsChanged, ShardDone, Task
-from service.audits.record import AuditRecord, AuditState, Changes
+from service.audits.record import AuditRecord, AuditState, Changes, Waiting, WaitingFor
 from service.audits.served_check import OwnService, ServiceSilent, pictures_to_send, served_rows
 from service.audits.store import AuditStore
 from service.audits.tally import Tally
 from service.audits.uploads.uploaded_set import PREFIX
 from service.audits.uploads.uploaded_sets import UploadedSets
+from service.audits.worker_process import ProcessorTime
 from service.inference.engine import pick_device
 from service.inference.repository import Repository
 from service.observe.metrics import Metrics
@@ -38,6 +39,17 @@ POLL_S = 5.0
 HEARTBEAT_S = 5.0
 """Seconds between renewals of the lease of the audit that runs."""
 
+BUSY_SHARE = 0.6
+"""Below this share of the processor time that it could use, an audit is said to wait for it."""
+
+_OPENS = Waiting(
+    WaitingFor.INPUTS,
+    "its process starts, and opens the models and the images; a surrogate is trained if need be",
+)
+_ASKS = Waiting(
+    WaitingFor.ANSWERS, "all images are attacked; this service is asked for its own answers"
+)
+
 _T = TypeVar("_T")
 
 
@@ -51,6 +63,14 @@ class _Run:
     done_before: int
     whole: bool
     """Whether it began with this run, and not before an interruption."""
+    waiting: Waiting | None = None
+    """What it waits for instead of attacking."""
+    pid: int | None = None
+    """Its worker."""
+    processor: ProcessorTime | None = None
+    """What the worker had at the last heartbeat."""
+    share: float = 1.0
+    """How much of the processor time that it could use it had between the last heartbeats."""
 
 
 class AuditRunner:
@@ -103,6 +123,29 @@ class AuditRunner:
             return None
         pace_s = (time.monotonic() - run.started_s) / (record.done - run.done_before)
         return round(pace_s * (record.total - record.done), 1)
+
+    def waiting(self, record: AuditRecord) -> Waiting | None:
+        """Why an audit does not go on, or goes on slowly; None: it has ended, goes on, or runs in
+        another process of the service."""
+        if record.state.ended:
+            return None
+        if self._database.trouble is not None:
+            return Waiting(WaitingFor.STATE, f"the state cannot be kept: {self._database.trouble}")
+        if record.state is AuditState.QUEUED:
+            others = "another audit" if record.ahead == 1 else f"{record.ahead} other audits"
+            return Waiting(WaitingFor.AUDITS, f"queued behind {others}") if record.ahead else None
+        run = self._running
+        if run is None or run.audit_id != record.id:
+            return None
+        if run.share < BUSY_SHARE:
+            low = self._settings.worker_priority == "low"
+            hint = "; FEND_WORKER_PRIORITY=normal gives it as much as serving" if low else ""
+            return Waiting(
+                WaitingFor.PROCESSOR,
+                f"the machine is busy with other work: the audit gets {run.share:.0%} of the time "
+                f"of one core (its priority is {self._settings.worker_priority}{hint})",
+            )
+        return run.waiting
 
     def publish(self, report: Report) -> None:
         """Show the accuracy of a model's last audit to Prometheus."""
@@ -174,9 +217,19 @@ class AuditRunner:
     async def _keep_lease(self, audit_id: str, task: asyncio.Task[None]) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
+            self._look_at_worker()
             with suppress(StateUnavailable):  # whoever wants the audit finds the same trouble
                 if not await self._in_thread(self._store.renew, audit_id):
                     task.cancel()
+
+    def _look_at_worker(self) -> None:
+        run = self._running
+        if run is None or run.pid is None:
+            return
+        before, run.processor = run.processor, ProcessorTime.of(run.pid)
+        run.share = 1.0
+        if before is not None and run.processor is not None:
+            run.share = run.processor.share_since(before)
 
     async def _run(self, record: AuditRecord) -> None:
         await self._changes.announce()
@@ -207,7 +260,14 @@ class AuditRunner:
                 self.publish(report)
 
     async def _execute(self, record: AuditRecord) -> None:
+        run = self._running
+        assert run is not None, "it is this one"
+
+        def on_start(pid: int) -> None:
+            run.pid, run.processor, run.share, run.waiting = pid, None, 1.0, _OPENS
+
         async def on_source(source: Source) -> None:
+            run.waiting = None
             before = await self._in_thread(self._store.source, record.id)
             if before is None:
                 await self._in_thread(self._store.set_source, record.id, source)
@@ -246,7 +306,8 @@ class AuditRunner:
             priority=settings.worker_priority,
             first_shard=await self._in_thread(self._store.finished_shards, record.id),
         )
-        await execute(task, on_source, on_shard, on_death)
+        await execute(task, on_start, on_source, on_shard, on_death)
+        run.pid, run.share = None, 1.0
 
     async def _compare_with_served(self, record: AuditRecord) -> None:
         """One more unit of work: the answers of this very service, kept as one more shard.
@@ -260,6 +321,8 @@ class AuditRunner:
         )
         if not pictures:
             return
+        if self._running is not None:
+            self._running.waiting = _ASKS
         stop = threading.Event()
         try:
             rows = await self._in_thread(

@@ -33,6 +33,10 @@ _done = sa.select(sa.func.coalesce(sa.func.sum(shards.c.images), 0)).where(
     shards.c.audit == audits.c.id
 )
 _last_progress = sa.select(sa.func.max(shards.c.finished_at)).where(shards.c.audit == audits.c.id)
+_earlier = audits.alias()
+_ahead = sa.select(sa.func.count()).where(
+    _earlier.c.state.in_(("queued", "running")), _earlier.c.sequence < audits.c.sequence
+)
 _dropped = sa.exists().where(shards.c.audit == audits.c.id, shards.c.rows.is_(None))
 _COLUMNS = (
     *(audits.c[name] for name in (
@@ -42,6 +46,7 @@ _COLUMNS = (
     _done.scalar_subquery().label("done"),
     (~_dropped).label("rows_kept"),
     _last_progress.scalar_subquery().label("progress_at"),
+    _ahead.scalar_subquery().label("ahead"),
 )  # fmt: skip
 _NEWEST_FIRST = audits.c.sequence.desc()
 _ENDED = tuple(state for state in AuditState if state.ended)

@@ -7,6 +7,8 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from service.settings import Priority
@@ -38,3 +40,25 @@ async def worker_process(
             else:
                 os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+
+
+@dataclass(frozen=True)
+class ProcessorTime:
+    """What a process had of the processor since it began, and how long it stood in line for it."""
+
+    had_ns: int
+    waited_ns: int
+
+    @classmethod
+    def of(cls, pid: int) -> "ProcessorTime | None":
+        """Of the first thread of a process; None where the system does not say, or it has ended."""
+        try:
+            had, waited, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+            return cls(int(had), int(waited))
+        except (OSError, ValueError):
+            return None
+
+    def share_since(self, before: "ProcessorTime") -> float:
+        """How much of what it could have used it had since `before`, 0 to 1."""
+        had_ns, waited_ns = self.had_ns - before.had_ns, self.waited_ns - before.waited_ns
+        return had_ns / (had_ns + waited_ns) if had_ns + waited_ns > 0 else 1.0

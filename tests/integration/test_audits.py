@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -246,12 +247,28 @@ def test_old_audits_lose_their_rows_first_and_then_everything(
         assert audits.http.get("/v1/models/mnist").json()["last_audit"]["id"] == new
 
 
-def test_a_worker_takes_only_what_nobody_wants(
+def test_a_worker_steps_back_and_an_audit_says_why_it_is_slow(
     audit_service: Any, tiny_bundle_dir: Path, tmp_path: Path, wait_until: Any
 ) -> None:
     with audit_service(tiny_bundle_dir, tmp_path, worker_priority="low") as audits:
         audit_id = audits.start(SLOW)
+        next_id = audits.start(SLOW)
+        assert audits.get(next_id)["waiting_for"] == "audits"
+        assert audits.get(next_id)["reason"] == "queued behind another audit"
         worker = audits.worker()
-        wait_until(lambda: os.sched_getscheduler(worker) == os.SCHED_IDLE)
-        assert os.getpriority(os.PRIO_PROCESS, worker) == 19
-        audits.http.delete(f"{AUDITS}/{audit_id}")
+        wait_until(lambda: os.sched_getscheduler(worker) == os.SCHED_BATCH)
+        assert os.getpriority(os.PRIO_PROCESS, worker) == 3
+        assert audits.get(audit_id)["waiting_for"] == "inputs"
+        cores = {min(os.sched_getaffinity(0))}
+        with ExitStack() as stack:
+            for _ in range(3):
+                loop = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                stack.callback(loop.wait)
+                stack.callback(loop.kill)
+                os.sched_setaffinity(loop.pid, cores)
+            os.sched_setaffinity(worker, cores)
+            slow = audits.wait_for(audit_id, lambda audit: audit["waiting_for"] == "processor")
+        assert "FEND_WORKER_PRIORITY" in slow["reason"]
+        for started in (next_id, audit_id):
+            ended = audits.http.delete(f"{AUDITS}/{started}").json()
+            assert (ended["waiting_for"], ended["reason"]) == (None, None)

@@ -1,6 +1,8 @@
 """Uploading data sets to a real service, auditing on them, deleting them."""
 
 import io
+import os
+import signal
 import socket
 import sys
 import zipfile
@@ -31,7 +33,7 @@ def audits(audit_service: Any, tiny_bundle_dir: Path, state_dir: Path) -> Iterat
     """A client of one service for the whole file."""
     with audit_service(
         tiny_bundle_dir, state_dir, max_dataset_bytes=MAX_BYTES, max_datasets_bytes=2 * MAX_BYTES,
-        max_body_bytes=50_000,
+        max_body_bytes=50_000, worker_priority="low",
     ) as client:  # fmt: skip
         yield client
 
@@ -134,6 +136,29 @@ def test_the_disk_space_for_all_sets_is_bounded(audits: Any) -> None:
     for answer in kept:
         audits.http.delete(answer.headers["Location"])
     assert audits.http.post(DATASETS, content=arrays(352), headers=ZIP).status_code == 201
+
+
+def test_whoever_leaves_while_an_upload_is_checked_frees_the_place(
+    audits: Any, state_dir: Path, wait_until: Any
+) -> None:
+    before = set((state_dir / "datasets").iterdir())
+    body = arrays(4)
+    address = urlsplit(str(audits.http.base_url))
+    with socket.create_connection((address.hostname, address.port)) as leaving:
+        head = (
+            f"POST {DATASETS} HTTP/1.1\r\nHost: x\r\nContent-Type: application/zip\r\n"
+            f"Authorization: {audits.http.headers['Authorization']}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        leaving.sendall(head.encode() + body)
+        worker = audits.worker()
+        command = Path(f"/proc/{worker}/cmdline")
+        wait_until(lambda: b"worker_main" in command.read_bytes())  # it was forked a moment ago
+        assert os.getpriority(os.PRIO_PROCESS, worker) == os.getpriority(os.PRIO_PROCESS, 0)
+        os.kill(worker, signal.SIGSTOP)  # it would take for ever
+    wait_until(lambda: not audits.workers())
+    wait_until(lambda: set((state_dir / "datasets").iterdir()) == before)
+    wait_until(lambda: audits.http.post(DATASETS, content=b"", headers=ZIP).status_code == 422)
 
 
 def test_an_upload_that_hangs_or_breaks_off_leaves_nothing(

@@ -85,5 +85,7 @@ async def _stream(
             return
         if time.monotonic() - told_s >= HEARTBEAT_S:
             told_s = time.monotonic()
-            yield format_sse_event(comment="still here")
+            waiting = jobs.waiting(record)
+            reason = f": {waiting.reason}" if waiting else ""
+            yield format_sse_event(comment=f"still here{reason}")
         await first_of(HEARTBEAT_S, jobs.changes.after(seen), lifecycle.wait_draining())

@@ -5,7 +5,8 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from fend.audit import AuditSpec, Report
-from service.audits.record import AuditRecord, AuditState
+from service.audits.jobs import AuditJobs
+from service.audits.record import AuditRecord, AuditState, WaitingFor
 
 
 class Progress(BaseModel):
@@ -28,9 +29,16 @@ class AuditSummary(BaseModel):
 
     id: str
     state: AuditState
+    waiting_for: WaitingFor | None = Field(
+        description="Why nothing moves, or little: other `audits` come first, the `state` cannot "
+        "be written, its `inputs` are opened, the `processor` is busy, or the service is asked for "
+        "its `answers`."
+    )
+    reason: str | None = Field(description="The same, for people.")
     spec: AuditSpec
     model_version: str
     progress: Progress
+    progress_at: datetime | None = Field(description="When the last images were done.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -55,14 +63,19 @@ class AuditList(BaseModel):
     audits: list[AuditSummary]
 
 
-def summary(record: AuditRecord, eta_s: float | None) -> AuditSummary:
+def summary(jobs: AuditJobs, record: AuditRecord) -> AuditSummary:
     """The audit as the routes show it."""
+    waiting = jobs.waiting(record)
+    eta_s = None if record.state.ended else jobs.eta_s(record)
     return AuditSummary(
         id=record.id,
         state=record.state,
+        waiting_for=waiting.what if waiting else None,
+        reason=waiting.reason if waiting else None,
         spec=record.spec,
         model_version=record.model_version,
         progress=Progress(done=record.done, total=record.total, eta_s=eta_s),
+        progress_at=record.progress_at,
         created_at=record.created_at,
         started_at=record.started_at,
         finished_at=record.finished_at,
@@ -76,6 +89,6 @@ def summary(record: AuditRecord, eta_s: float | None) -> AuditSummary:
     )
 
 
-def detail(record: AuditRecord, eta_s: float | None, result: Report | None) -> AuditDetail:
+def detail(jobs: AuditJobs, record: AuditRecord, result: Report | None) -> AuditDetail:
     """The audit as the routes show it, with its result."""
-    return AuditDetail(**dict(summary(record, eta_s)), result=result)
+    return AuditDetail(**dict(summary(jobs, record)), result=result)

@@ -101,12 +101,12 @@ async def start_audit(
     if wait is not None:
         record = await _wait(request, record, wait)
         if record.state.ended:
-            ended = detail(record, None, await jobs.result(record))
+            ended = detail(jobs, record, await jobs.result(record))
             return Response(
                 ended.model_dump_json(), 200, headers=location, media_type="application/json"
             )
     response.headers.update(location)
-    return summary(record, jobs.eta_s(record))
+    return summary(jobs, record)
 
 
 @router.get("")
@@ -114,7 +114,7 @@ async def list_audits(request: Request) -> AuditList:
     """The last audits, newest first."""
     jobs = _jobs(request)
     records = await jobs.newest()
-    return AuditList(audits=[summary(record, jobs.eta_s(record)) for record in records])
+    return AuditList(audits=[summary(jobs, record) for record in records])
 
 
 @router.get("/{audit_id}", responses=problem_docs(404, 422))
@@ -122,7 +122,7 @@ async def get_audit(request: Request, audit_id: str) -> AuditDetail:
     """How far an audit is, and what it found so far."""
     jobs = _jobs(request)
     record = await jobs.get(audit_id)
-    return detail(record, jobs.eta_s(record), await jobs.result(record))
+    return detail(jobs, record, await jobs.result(record))
 
 
 @router.get(
@@ -177,7 +177,8 @@ async def get_samples(request: Request, audit_id: str) -> StreamingResponse:
 @router.delete("/{audit_id}", responses=problem_docs(404, 409, 422))
 async def cancel_audit(request: Request, audit_id: str) -> AuditSummary:
     """Stop an audit at once. What it found so far stays."""
-    return summary(await _jobs(request).cancel(audit_id), None)
+    jobs = _jobs(request)
+    return summary(jobs, await jobs.cancel(audit_id))
 
 
 def _jobs(request: Request) -> AuditJobs:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from service.api.problems import problem_docs
 from service.api.services import services
-from service.api.uploads import FORM_TYPE
+from service.api.uploads import FORM_TYPE, while_connected
 from service.api.v1.dataset_body import FILE_TYPES, file_chunks
 from service.audits.jobs import AuditJobs
 from service.audits.uploads.uploaded_set import PREFIX, SetSummary
@@ -70,8 +70,10 @@ async def upload_dataset(
 ) -> UploadedDataset:
     """Keep labelled images for audits: a zip of class folders, or an .npz of `images`, `labels`."""
     manifest = None if model is None else services(request).repository.get(model).manifest
-    jobs = _jobs(request)
-    summary, is_new = await jobs.uploads.add(file_chunks(request), manifest)
+    uploads = _jobs(request).uploads
+    async with uploads.receiving(file_chunks(request)) as folder:
+        checking = uploads.check_and_keep(folder, manifest)
+        summary, is_new = await while_connected(request, checking)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"{PATH}/{summary.id}"
     return _shown(summary)

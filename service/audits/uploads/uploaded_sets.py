@@ -37,7 +37,7 @@ from service.audits.uploads.uploaded_set import (
     UploadUnknown,
 )
 from service.audits.worker_process import worker_process
-from service.settings import Priority, Settings
+from service.settings import Settings
 from service.state.database import Database
 from service.state.tables import audits, is_pending, uploads
 from service.state.trouble import StateUnavailable
@@ -70,15 +70,11 @@ class UploadedSets:
                 f"{self._folder} cannot be used: {error}; set FEND_STATE_DIR to a writable folder"
             ) from error
 
-    async def add(
-        self, chunks: AsyncIterator[bytes], model: Manifest | None
-    ) -> tuple[SetSummary, bool]:
-        """Keep the data set in a zip of class folders, or an .npz file; whether it is a new one.
-
-        With `model`, pictures are brought to what it takes and classes are counted by its labels.
+    @asynccontextmanager
+    async def receiving(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[Path]:
+        """A folder with the uploaded file, for `check_and_keep`; both are gone after the block.
 
         Raises:
-            Invalid, RemoteError: it is no data set, or not within the limits.
             TooLarge, DatasetStorageFull.
             Busy: another one is being received.
         """
@@ -91,7 +87,7 @@ class UploadedSets:
         try:
             async with self._incoming() as folder:
                 await self._receive(chunks, folder / FILE)
-                return await self._check_and_keep(folder, model)
+                yield folder
         except OSError as error:
             raise DatasetStorageFull(
                 f"the upload cannot be written: {error.strerror}; make room on the disk of "
@@ -142,9 +138,16 @@ class UploadedSets:
                 self._check_room(used_bytes + received_bytes)
                 await asyncio.to_thread(file.write, chunk)
 
-    async def _check_and_keep(
-        self, folder: Path, model: Manifest | None
-    ) -> tuple[SetSummary, bool]:
+    async def check_and_keep(self, folder: Path, model: Manifest | None) -> tuple[SetSummary, bool]:
+        """Keep the data set in a zip of class folders, or an .npz file; whether it is a new one.
+
+        With `model`, pictures are brought to what it takes and classes are counted by its labels.
+        Cancelling gives it up at once.
+
+        Raises:
+            Invalid, RemoteError: it is no data set, or not within the limits.
+            DatasetStorageFull.
+        """
         settings = self._settings
         task = UploadTask(
             folder=folder,
@@ -156,7 +159,7 @@ class UploadedSets:
             max_file_pixels=settings.max_pixels,
             now=datetime.now(UTC),
         )
-        summary = await _check(task, settings.worker_priority)
+        summary = await _check(task)
         target = self._folder / summary.id
         if target.exists():
             return (await self.get(summary.id)).summary, False
@@ -258,8 +261,9 @@ class UploadedSets:
             self._list(new)
 
 
-async def _check(task: UploadTask, priority: Priority) -> SetSummary:
-    async with worker_process("upload", priority, task.model_dump_json()) as worker:
+async def _check(task: UploadTask) -> SetSummary:
+    # Somebody waits for it, so it is not behind anything.
+    async with worker_process("upload", "normal", task.model_dump_json()) as worker:
         assert worker.stdout is not None
         line = await worker.stdout.readline()
         if not line.endswith(b"\n"):

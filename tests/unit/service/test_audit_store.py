@@ -48,6 +48,7 @@ def test_what_was_running_comes_before_what_waits(open_database: OpenDatabase) -
     for audit_id in ("a", "b", "c"):
         assert store.add(record(audit_id), None)
     store.end("a", AuditState.CANCELLED, NOW)
+    assert {audit.id: audit.ahead for audit in store.newest(9)} == {"a": 0, "b": 0, "c": 1}
     assert claimed(store) == "b"
     store.add(record("d"), None)
     store = AuditStore(open_database())
@@ -116,7 +117,7 @@ def test_finished_shards_are_kept_and_only_once(open_database: OpenDatabase) -> 
     assert [(shard.number, shard.tally.n) for shard in store.shards("a", 1)] == [(1, 2)]
     kept = store.get("a")
     assert kept is not None
-    assert (kept.done, kept.total) == (4, 100)
+    assert (kept.done, kept.total, kept.progress_at) == (4, 100, NOW)
 
 
 def test_an_end_is_final(open_database: OpenDatabase) -> None:
