@@ -2,6 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# `make serve TORCH=cpu`, in a fresh .venv: torch without CUDA, a fraction of the size.
+ifeq ($(TORCH),cpu)
+TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
+else ifneq ($(TORCH),)
+$(error TORCH may be cpu, or left out for torch as the package index has it)
+endif
+PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check $(TORCH_INDEX) -c constraints.txt
+
 .PHONY: install serve test check bench up compose-test clean
 
 install: .venv/.service            ## what serving needs
@@ -35,11 +43,11 @@ compose-test: .venv/.dev           ## build, start and check that deployment; sk
 	@touch $@
 
 .venv/.service: .venv/.python pyproject.toml constraints.txt
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e .
+	$(PIP_INSTALL) -e '.[serve]'
 	@touch $@
 
 .venv/.dev: .venv/.python pyproject.toml constraints.txt
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP_INSTALL) -e '.[dev]'
 	@touch $@ .venv/.service
 
 clean:

@@ -21,8 +21,18 @@ def requirements(pyproject: str, torch: str, extras: list[str]) -> list[str]:
     project = tomllib.loads(pyproject)["project"]
     lines = list(project["dependencies"])
     for extra in extras:
-        lines += project["optional-dependencies"][extra]
+        lines += lines_of(project["optional-dependencies"], extra)
     return [torch, *(line for line in lines if re.split(r"[^\w.-]", line)[0].lower() != "torch")]
+
+
+def lines_of(extras: dict[str, list[str]], extra: str) -> list[str]:
+    """What an extra asks for; an extra of ours that it names stands for what that asks for."""
+    lines = []
+    for line in extras[extra]:
+        ours = re.fullmatch(r"fend\[(.+)\]", line)
+        named = ours[1].split(",") if ours else []
+        lines += [inner for name in named for inner in lines_of(extras, name)] or [line]
+    return lines
 
 
 def constraints(pins: str, torch: str) -> list[str]:

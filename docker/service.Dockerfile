@@ -15,7 +15,7 @@ COPY pyproject.toml constraints*.txt docker/requirements.py ./
 # nobody runs. An empty PIP_EXTRA_INDEX_URL is none.
 RUN --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=cache,target=/root/.cache/pip \
-    python requirements.py . "$TORCH" \
+    python requirements.py . "$TORCH" serve \
  && PIP_EXTRA_INDEX_URL="$TORCH_INDEX" pip --python /opt/venv/bin/python install \
         --only-binary :all: --find-links /wheels -r requirements.txt -c constraints.txt \
  && rm -rf /opt/venv/lib/python3.11/site-packages/torch/include \
@@ -24,7 +24,8 @@ RUN --mount=type=bind,from=wheels,target=/wheels \
 # ---- the project as a wheel
 FROM python:3.11-slim-bookworm AS project
 WORKDIR /build
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
+COPY models/mnist models/mnist
 COPY fend fend
 COPY training training
 COPY service service

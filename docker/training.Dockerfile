@@ -18,7 +18,8 @@ RUN --mount=type=bind,from=wheels,target=/wheels \
 # ---- the project as a wheel
 FROM python:3.11-slim-bookworm AS project
 WORKDIR /build
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
+COPY models/mnist models/mnist
 COPY fend fend
 COPY training training
 COPY service service

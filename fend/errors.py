@@ -6,6 +6,8 @@ where the status differs from the family's. The service answers with `status`, t
 prints the message.
 """
 
+from pathlib import Path
+
 
 class FendError(Exception):
     """Something the caller can put right. Raise one of the families below."""
@@ -89,3 +91,16 @@ class RemoteError(FendError):
     ) -> None:
         super().__init__(message, code=code, retry_after_s=retry_after_s)
         self.status = status
+
+
+def extra_missing(what: str, extra: str) -> Unavailable:
+    """The error where `what` needs an extra that is not installed, with the line that installs it.
+
+    In a checkout that is its own path: the package index may have another program of this name.
+    """
+    checkout = Path(__file__).parents[1]
+    editable = (checkout / "pyproject.toml").is_file()
+    place = f"-e '{checkout}[{extra}]'" if editable else f"'fend[{extra}]'"
+    return Unavailable(
+        f"{what}, which comes with fend[{extra}]: pip install {place}", code="dependency_missing"
+    )

@@ -1,13 +1,16 @@
 """What an attacker may do (`ThreatModel`) and what an attacker knows (`Knowledge`)."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import BaseModel, Field
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Norm = Literal["linf", "l2"]
 
@@ -57,6 +60,8 @@ class ThreatModel(BaseModel, frozen=True, extra="forbid"):
         One seed an image, so that the start of an image does not depend on its batch.
         Uniform in the ball for L-inf; for L2 a uniform direction with a uniform radius.
         """
+        import torch
+
         noise = torch.empty(images.shape, dtype=images.dtype)
         radius = torch.empty(len(seeds))
         for row, seed in enumerate(seeds):
@@ -76,7 +81,9 @@ class ThreatModel(BaseModel, frozen=True, extra="forbid"):
 
         `step_size` is its length on the pixel scale, for all images or (N,) one each.
         """
-        if isinstance(step_size, Tensor):
+        import torch
+
+        if isinstance(step_size, torch.Tensor):
             step_size = step_size.view(-1, 1, 1, 1)
         if self.norm == "linf":
             return perturbed + step_size * gradient.sign()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_DATA_DIR = Path(".fend/data")
+from fend.cli.folders import DATA_DIR, DataDir
 
 
 def reproduce(
@@ -34,7 +34,7 @@ def reproduce(
         int, typer.Option(min=0, help="Processes of one thread; 0: one a core, or one on a GPU.")
     ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    data_dir: Annotated[Path, typer.Option(envvar="FEND_DATA_DIR")] = DEFAULT_DATA_DIR,
+    data_dir: DataDir = DATA_DIR,
 ) -> None:
     """Train every defence, attack it as the paper does and harder, and write its tables.
 
@@ -46,14 +46,14 @@ def reproduce(
     from rich.console import Console
 
     from reproduction.cells import plan
-    from reproduction.figure import check_drawing
+    from reproduction.figure import check_libraries
     from reproduction.run_cell import Paths
     from reproduction.work import run_cells
     from reproduction.write import draw_all, write_tables
 
     console = Console()
-    check_drawing()
     cells = plan(profile, data=data or [], only=only or [], seeds=seeds)
+    check_libraries()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     paths = Paths(out, data_dir, device)

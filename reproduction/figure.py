@@ -1,12 +1,13 @@
 """A table as a figure: for each defence what holds clean, grey-box and white-box."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fend.errors import extra_missing
 from fend.threat import Knowledge
 from reproduction.estimates import Estimate
 from reproduction.markdown import in_words
-from reproduction.profiles import ReproduceInvalid
 from reproduction.tables import DataTable, Row
 
 BARS = (
@@ -17,14 +18,11 @@ BARS = (
 )
 
 
-def check_drawing() -> None:
-    """Raises ReproduceInvalid where the library that draws is missing: before hours of work."""
-    try:
-        import matplotlib  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ReproduceInvalid(
-            "figures are drawn with matplotlib: pip install 'fend[train,bench]'"
-        ) from error
+def check_libraries() -> None:
+    """Raises Unavailable where what trains or draws is missing: before hours of work."""
+    for name in ("tensorboard", "matplotlib"):
+        if find_spec(name) is None:
+            raise extra_missing(f"`fend reproduce` needs {name}", "train,bench")
 
 
 def draw(table: DataTable, path: Path) -> None:

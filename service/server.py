@@ -139,7 +139,9 @@ def _announce(listener: socket.socket, services: "Services") -> None:
         lines.append(f"  model  {name}  {model.manifest.version}{default}")
     for name, refused in services.repository.refused().items():
         lines.append(f"  model  {name}  REFUSED: {refused.error}")
-    access = services.access
+    settings, access = services.settings, services.access
+    lines.append(f"  models in {settings.models_dir}, data sets in {settings.data_dir}")
+    lines.append(f"  state  in {settings.state_dir}")
     if access.generated is not None:
         lines.append(f"  admin  token {access.generated} (made now, shown once)")
     else:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from fend.cli.folders import DATA_DIR, checked_data_dir, default_models_dir
 from fend.errors import Invalid
 
 Priority = Literal["low", "normal"]
@@ -75,14 +76,15 @@ class Settings(BaseSettings):
     open_inference: bool = False
     """Let everybody ask who reaches an address that is not of this machine alone."""
 
-    models_dir: Path = Path("models")
-    """Folder of bundles, one folder each."""
+    models_dir: Path = Field(default_factory=default_models_dir)
+    """Folder of bundles, one folder each. Not given: ./models, or else those that were installed
+    with Fend."""
 
     default_model: str = "mnist"
     """The model that answers when a request names none."""
 
-    data_dir: Path | None = None
-    """Folder of data sets that audits may use."""
+    data_dir: Path = DATA_DIR
+    """Folder of data sets that audits may use; `fend data fetch` fills it."""
 
     state_dir: Path = Path(".fend/state")
     """Folder for what must outlive the process: audits and uploaded data sets."""
@@ -178,6 +180,11 @@ class Settings(BaseSettings):
             return json.loads(value)
         except ValueError as error:
             raise ValueError(f"is no JSON: {error}") from error
+
+    @field_validator("data_dir")
+    @classmethod
+    def _there(cls, value: Path) -> Path:
+        return checked_data_dir(value)
 
     def limits_of(self, model: str) -> Limits:
         """What holds for this model."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +124,7 @@ def app_settings(tiny_bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
     return Settings(
         models_dir=tiny_bundle_dir,
         state_dir=tmp_path_factory.mktemp("state"),
+        data_dir=tmp_path_factory.mktemp("data"),
         device="cpu",
         admin_token=TOKEN,
         drain_delay_s=0,
@@ -165,8 +166,15 @@ class LiveServer:
 
 
 @contextmanager
-def running_server(models_dir: Path, state_dir: Path, **settings: object) -> Iterator[LiveServer]:
-    """`python -m service` on a free port; killed at the end when it still runs."""
+def running_server(
+    models_dir: Path | None,
+    state_dir: Path | None,
+    *,
+    command: Sequence[str | Path] = (sys.executable, "-m", "service"),
+    cwd: Path | None = None,
+    **settings: object,
+) -> Iterator[LiveServer]:
+    """`command` on a free port, with the settings that are not None; killed where it still runs."""
     token = secrets.token_hex(8)
     chosen = {
         "models_dir": models_dir,
@@ -179,9 +187,11 @@ def running_server(models_dir: Path, state_dir: Path, **settings: object) -> Ite
         **settings,
     }
     environment = {name: value for name, value in os.environ.items() if name[:5] != "FEND_"}
-    environment |= {f"FEND_{name.upper()}": str(value) for name, value in chosen.items()}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    environment |= {f"FEND_{name.upper()}": str(value) for name, value in given.items()}
     process = subprocess.Popen(
-        [sys.executable, "-m", "service"],
+        command,
+        cwd=cwd,
         env=environment | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_DATA_DIR = Path(".fend/data")
+from fend.cli.folders import DATA_DIR, DataDir
 
 
 def train(
@@ -44,7 +44,7 @@ def train(
     cut: Annotated[
         bool, typer.Option("--cut", help="Train no further: export the best checkpoint so far.")
     ] = False,
-    data_dir: Annotated[Path, typer.Option(envvar="FEND_DATA_DIR")] = DEFAULT_DATA_DIR,
+    data_dir: DataDir = DATA_DIR,
     models_dir: Annotated[Path, typer.Option(help="Where the bundle is written.")] = Path("models"),
     runs_dir: Annotated[Path, typer.Option(help="Checkpoints and TensorBoard.")] = Path("runs"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",

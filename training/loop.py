@@ -18,7 +18,7 @@ from rich.progress import (
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from fend.errors import Invalid, Unavailable
+from fend.errors import Invalid, extra_missing
 from fend.files import replacing
 from training.recipe.schema import Optimiser
 
@@ -86,10 +86,7 @@ def fit(job: Fit, folder: Path, *, resume: bool, console: Console, cut: bool = F
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError as error:
-        raise Unavailable(
-            "training writes TensorBoard files: pip install 'fend[train]'",
-            code="dependency_missing",
-        ) from error
+        raise extra_missing("training writes its figures with TensorBoard", "train") from error
     folder.mkdir(parents=True, exist_ok=True)
     optimiser = _build_optimiser(job)
     scheduler = _build_schedule(job, optimiser)

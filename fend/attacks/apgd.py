@@ -5,14 +5,13 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import BaseModel, Field, model_validator
-from torch import Tensor
 
 from fend.attacks.ball import Ball
 from fend.attacks.base import Access, Problem
 from fend.attacks.best import Best
 from fend.attacks.gradient import Gradient
+from fend.attacks.lazy import Tensor, torch
 from fend.attacks.objective import Objective
 from fend.threat import Norm
 

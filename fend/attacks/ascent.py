@@ -2,12 +2,10 @@
 
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from fend.attacks.ball import Ball
 from fend.attacks.base import Problem
 from fend.attacks.best import Best
+from fend.attacks.lazy import Tensor, torch
 
 Keep = Literal["best", "last"]
 

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
+from fend.attacks.lazy import Tensor
 from fend.threat import ThreatModel
 
 

@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar, Literal, Protocol
 
-import torch
-from torch import Tensor
-
 from fend.attacks.diagnostics import Diagnostics, fools
+from fend.attacks.lazy import Tensor, torch
 from fend.attacks.objective import Objective
 from fend.attacks.victim import Predict, Victim
 from fend.errors import Invalid

@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from fend.attacks.base import Problem
+from fend.attacks.lazy import Tensor, torch
 
 
 @dataclass

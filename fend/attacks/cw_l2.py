@@ -2,12 +2,11 @@
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import BaseModel, Field
-from torch import Tensor
 
 from fend.attacks.base import Access, Problem
 from fend.attacks.gradient import Gradient
+from fend.attacks.lazy import Tensor, torch
 from fend.attacks.objective import Objective
 from fend.attacks.smallest import MarginObjective, Smallest
 from fend.threat import Norm

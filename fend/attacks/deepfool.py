@@ -3,11 +3,11 @@
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
-from torch import Tensor
 
 from fend.attacks.base import Access, Problem
 from fend.attacks.gradient import Gradient
 from fend.attacks.hyperplanes import likeliest_wrong, nearest_boundary, unbounded_step
+from fend.attacks.lazy import Tensor
 from fend.attacks.objective import Objective
 from fend.attacks.smallest import Smallest, UntargetedMargin
 from fend.threat import Norm

@@ -6,9 +6,7 @@ The ideas are those of Pintor et al. 2021 ("Indicators of Attack Failure").
 import math
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from fend.attacks.lazy import Tensor, torch
 from fend.threat import MEASURE_TOLERANCE, ThreatModel
 
 SHORTEST_RUN = 10

@@ -2,13 +2,12 @@
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import BaseModel, Field
-from torch import Tensor
 
 from fend.attacks.base import Access, Problem
 from fend.attacks.gradient import Gradient
 from fend.attacks.hyperplanes import lengths, likeliest_wrong, nearest_boundary, step_to_hyperplane
+from fend.attacks.lazy import Tensor, torch
 from fend.attacks.objective import Objective
 from fend.attacks.smallest import Smallest, UntargetedMargin
 from fend.threat import Norm

@@ -4,11 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import BaseModel, Field
-from torch import Tensor
 
 from fend.attacks.base import Access, Problem
+from fend.attacks.lazy import Tensor, torch
 from fend.attacks.objective import Objective
 from fend.attacks.smallest import Smallest, UntargetedMargin
 from fend.threat import Norm

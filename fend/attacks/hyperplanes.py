@@ -2,10 +2,8 @@
 
 from functools import partial
 
-import torch
-from torch import Tensor
-
 from fend.attacks.base import Problem
+from fend.attacks.lazy import Tensor, torch
 from fend.threat import Norm
 
 NEGLIGIBLE = 1e-12

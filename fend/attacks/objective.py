@@ -4,11 +4,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
-import torch
 from pydantic import BaseModel, model_validator
-from torch import Tensor
-from torch.nn import functional as F
 
+from fend.attacks.lazy import Tensor, torch
 from fend.errors import Invalid
 from fend.threat import sample_seeds
 
@@ -82,7 +80,7 @@ class Objective(BaseModel, frozen=True, extra="forbid"):
         if self.loss == "feature_distance":
             raise Invalid("loss 'feature_distance' is no function of logits", code="attack_invalid")
         if self.loss == "cross_entropy":
-            value = F.cross_entropy(logits, labels, reduction="none")
+            value = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         else:
             value = _margin(logits, labels)
         if self.loss == "dlr":
@@ -98,7 +96,7 @@ class Objective(BaseModel, frozen=True, extra="forbid"):
             Invalid (`attack_invalid`): `dlr` on a model with too few classes.
         """
         if self.loss == "cross_entropy":
-            return -F.cross_entropy(logits, targets, reduction="none")
+            return -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         towards, away = (logits.gather(1, c.unsqueeze(1)).squeeze(1) for c in (targets, labels))
         gap = towards - away
         return gap / _spread(logits, "targeted") if self.loss == "dlr" else gap

@@ -3,12 +3,12 @@
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
-from torch import Tensor
 
 from fend.attacks.ascent import Keep, ascend
 from fend.attacks.base import Access, Problem
 from fend.attacks.best import Best
 from fend.attacks.gradient import Gradient
+from fend.attacks.lazy import Tensor
 from fend.attacks.objective import Objective
 from fend.threat import Norm
 

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from pydantic import AfterValidator
-from torch import Tensor
 
 from fend.attacks.base import Problem
+from fend.attacks.lazy import Tensor, torch
 from fend.attacks.objective import Objective
 from fend.threat import ThreatModel
 

@@ -3,12 +3,11 @@
 import math
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import BaseModel, Field, model_validator
-from torch import Tensor
 
 from fend.attacks.base import Access, Problem
 from fend.attacks.best import Best
+from fend.attacks.lazy import Tensor, torch
 from fend.attacks.objective import Objective
 from fend.threat import Norm
 

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-import torch
-from torch import Tensor
-
 from fend.attacks.diagnostics import Diagnostics
+from fend.attacks.lazy import Tensor, torch
 from fend.errors import Invalid
 
 Predict = Callable[[Tensor], Tensor]

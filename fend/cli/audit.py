@@ -8,13 +8,11 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 from typer.core import TyperGroup
 
-from fend.audit.executors import executor_for
 from fend.audit.presets import PRESETS
 from fend.audit.render.html import to_html
 from fend.audit.render.markdown import to_markdown
@@ -22,14 +20,15 @@ from fend.audit.render.terminal import progress, say_making, show
 from fend.audit.report import AuditDocument, Timing
 from fend.audit.report.build import build_report
 from fend.audit.rows import Row
-from fend.audit.run import KeepInMemory, run_audit
 from fend.audit.spec import AuditSpecInvalid, from_request
-from fend.audit.work.opened import AuditJob
-from fend.bundles.versions import find_bundle
 from fend.cli.diff import diff
+from fend.cli.folders import DATA_DIR, MODELS_DIR, DataDir, ModelsDir
 from fend.cli.remote_audit import run_at
 from fend.cli.self_test import self_test
 from fend.threat import Knowledge
+
+if TYPE_CHECKING:
+    from fend.audit.work.opened import AuditJob
 
 
 class Format(StrEnum):
@@ -49,7 +48,7 @@ class _RunFirst(TyperGroup):
     """`fend audit MODEL` is `fend audit run MODEL`; a model of a command's name needs the `run`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in (*self.commands, "--help"):
+        if args and args[0] not in (*self.commands, "-h", "--help"):
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -104,8 +103,8 @@ def audit(
         Path | None, typer.Option("--rows", help="Also write the raw rows here, as JSON Lines.")
     ] = None,
     format: Annotated[Format, typer.Option(help="What to print.")] = Format.TABLE,
-    models_dir: Annotated[Path, typer.Option(envvar="FEND_MODELS_DIR")] = Path("models"),
-    data_dir: Annotated[Path, typer.Option(envvar="FEND_DATA_DIR")] = Path(".fend/data"),
+    models_dir: ModelsDir = MODELS_DIR,
+    data_dir: DataDir = DATA_DIR,
     surrogates_dir: Annotated[
         Path, typer.Option(envvar="FEND_SURROGATES_DIR", help="Where trained ones are kept.")
     ] = Path(".fend/surrogates"),
@@ -129,6 +128,10 @@ def audit(
     if url is not None:
         document, rows = run_at(url, token_file, body | {"model": model}, rows_file is not None)
     else:
+        # They import torch, which --url and --help do without.
+        from fend.audit.work.opened import AuditJob
+        from fend.bundles.versions import find_bundle
+
         folder, manifest = find_bundle(model, models_dir)
         spec = from_request(body | {"model": manifest.name})
         job = AuditJob(spec, folder, data_dir, _resolve(device), models_dir, surrogates_dir)
@@ -167,6 +170,8 @@ def _read_spec(path: Path) -> dict[str, Any]:
 
 
 def _resolve(device: Device) -> str:
+    import torch
+
     if device is Device.CUDA and not torch.cuda.is_available():
         raise AuditSpecInvalid("--device: there is no CUDA device here; use cpu or auto")
     if device is Device.AUTO:
@@ -179,7 +184,10 @@ def _default_workers(device: str) -> int:
     return (os.cpu_count() or 1) if device == "cpu" else 1
 
 
-def _run(job: AuditJob, workers: int) -> tuple[AuditDocument, Sequence[Row]]:
+def _run(job: "AuditJob", workers: int) -> tuple[AuditDocument, Sequence[Row]]:
+    from fend.audit.executors import executor_for
+    from fend.audit.run import KeepInMemory, run_audit
+
     started_s = time.monotonic()
     with ExitStack() as bar:
 

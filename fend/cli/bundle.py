@@ -1,4 +1,7 @@
-"""`fend bundle`: look into models on disk, check them, and add new versions."""
+"""`fend bundle`: look into models on disk, check them, and add new versions.
+
+`fend.bundles` is imported in the commands: torch would keep `--help` waiting.
+"""
 
 import json
 from pathlib import Path
@@ -6,30 +9,28 @@ from typing import Annotated
 
 import typer
 
-from fend.bundles import describe, load_bundle, read_manifest
-from fend.bundles.canary import check_canary
-from fend.bundles.files import MAX_BYTES
-from fend.bundles.versions import model_folders, version_folders
+from fend.cli.folders import MODELS_DIR, ModelsDir
 from fend.errors import FendError, Unavailable
 
 app = typer.Typer(no_args_is_help=True, help="Inspect, verify and add models on disk.")
 
 Folder = Annotated[Path, typer.Argument(help="The bundle's folder.")]
-ModelsDir = Annotated[
-    Path, typer.Option(envvar="FEND_MODELS_DIR", help="Folder of models, one folder each.")
-]
-MODELS_DIR = Path("models")
 
 
 @app.command("inspect")
 def inspect(folder: Folder) -> None:
     """Show the manifest as JSON; no weights are read."""
+    from fend.bundles import read_manifest
+
     typer.echo(json.dumps(read_manifest(folder).model_dump(mode="json"), indent=2))
 
 
 @app.command("verify")
 def verify(folder: Folder) -> None:
     """Check every digest, build the networks, let them answer, and show what they are."""
+    from fend.bundles import describe, load_bundle
+    from fend.bundles.canary import check_canary
+
     bundle = load_bundle(folder)
     check_canary(bundle)
     for key, value in describe(bundle.manifest, bundle.defence).items():
@@ -40,6 +41,8 @@ def verify(folder: Folder) -> None:
 @app.command("list")
 def list_models(models_dir: ModelsDir = MODELS_DIR) -> None:
     """Show every version of every model; no weights are read."""
+    from fend.bundles.versions import model_folders
+
     shown = [_show(model) for model in model_folders(models_dir)]
     if not any(shown):
         raise Unavailable(
@@ -52,6 +55,8 @@ def versions(
     name: Annotated[str, typer.Argument(help="The model.")], models_dir: ModelsDir = MODELS_DIR
 ) -> None:
     """Show every version of one model; no weights are read."""
+    from fend.bundles.versions import model_folders
+
     for model in model_folders(models_dir):
         if model.name == name and _show(model):
             return
@@ -66,10 +71,12 @@ def add(
     source: Annotated[
         Path, typer.Argument(help="A bundle's folder, or a .zip, .tar or .tar.gz of one.")
     ],
-    models_dir: ModelsDir = MODELS_DIR,
+    models_dir: Annotated[
+        Path, typer.Option(envvar="FEND_MODELS_DIR", help="Made where it is not there.")
+    ] = MODELS_DIR,
     max_bytes: Annotated[
         int, typer.Option(min=1, help="Refuse what unpacks to more than this.")
-    ] = MAX_BYTES,
+    ] = 2**30,
     activate: Annotated[
         bool, typer.Option("--activate", help="Let the service at --url serve it at once.")
     ] = False,
@@ -101,6 +108,9 @@ def add(
 
 def _show(model: Path) -> bool:
     """One line for each version; whether there was any."""
+    from fend.bundles import read_manifest
+    from fend.bundles.versions import version_folders
+
     folders = version_folders(model)
     for folder in folders:
         try:

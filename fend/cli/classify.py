@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fend.cli.folders import MODELS_DIR, ModelsDir
 from fend.client import Client
 from fend.client.answers import Certified, Classification
 from fend.errors import FendError, Invalid
@@ -49,7 +50,7 @@ def classify(
         typer.Option(help="Holds the key for --url; without it, FEND_API_KEY, if that is set."),
     ] = None,
     api_key: Annotated[str | None, typer.Option(envvar="FEND_API_KEY", hidden=True)] = None,
-    models_dir: Annotated[Path, typer.Option(envvar="FEND_MODELS_DIR")] = Path("models"),
+    models_dir: ModelsDir = MODELS_DIR,
 ) -> None:
     """Clean and classify pictures, at a service or right here. Exit code 1: not all of them."""
     bad = 0

@@ -1,4 +1,7 @@
-"""`fend data`: which data sets there are, and fetching the published ones."""
+"""`fend data`: which data sets there are, and fetching the published ones.
+
+`fend.datasets` is imported in the commands: torch would keep `--help` waiting.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,22 +11,16 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from fend.datasets import cifar10, mnist
-from fend.datasets.base import MissingDatasetError
-from fend.datasets.download import FILES, download
-from fend.datasets.registry import SPEC_FORMS, fetched_with
-
-DataDir = Annotated[
-    Path, typer.Option(envvar="FEND_DATA_DIR", help="Where fetched data sets are kept.")
-]
-DEFAULT_DATA_DIR = Path(".fend/data")
+from fend.cli.folders import DATA_DIR, DataDir
 
 app = typer.Typer(no_args_is_help=True, help="List and fetch data sets.")
 
 
 @app.command("list")
-def list_data(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+def list_data(data_dir: DataDir = DATA_DIR) -> None:
     """Show every data set and whether its files are here."""
+    from fend.datasets.registry import SPEC_FORMS
+
     table = Table("Spec", "What it is", "State")
     for entry in SPEC_FORMS:
         table.add_row(entry.form, entry.description, _state(entry.form, data_dir))
@@ -34,10 +31,15 @@ def list_data(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 
 @app.command("fetch")
 def fetch(
-    name: Annotated[str, typer.Argument(help=f"One of: {', '.join(FILES)}.")],
-    data_dir: DataDir = DEFAULT_DATA_DIR,
+    name: Annotated[str, typer.Argument(help="Such as mnist; `fend data list` shows all.")],
+    data_dir: Annotated[
+        Path,
+        typer.Option(envvar="FEND_DATA_DIR", file_okay=False, help="Made where it is not there."),
+    ] = DATA_DIR,
 ) -> None:
     """Download a published data set, check it, and keep what was there already."""
+    from fend.datasets.download import download
+
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bars:
         tasks = {}
@@ -52,6 +54,9 @@ def fetch(
 
 
 def _state(form: str, data_dir: Path) -> str:
+    from fend.datasets import MissingDatasetError, cifar10, mnist
+    from fend.datasets.registry import fetched_with
+
     try:
         if form.startswith("mnist"):
             for split in mnist.FILES:

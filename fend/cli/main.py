@@ -3,20 +3,25 @@
 Only the module of the subcommand that is called is imported, so that none waits for torch in vain.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
+from importlib.metadata import EntryPoint, entry_points, requires
 from typing import Any
 
 import typer
 
 import fend
-from fend.errors import FendError, NotFound
+from fend.errors import FendError, NotFound, extra_missing
 
 EXIT_ERROR = 2
+EXIT_MISSING = 1
+"""What the command needs is not installed."""
+
+EXTRAS = {"train": "train", "reproduce": "train,bench"}
+"""What commands need at most, apart from what every other needs at most: `serve`."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +35,23 @@ class Command:
 
 def main() -> None:
     """The console entry point."""
-    arguments = sys.argv[1:]
+    arguments = sys.argv[1:] or ["--help"]
     chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
     try:
-        build_app(chosen)(arguments, prog_name="fend")
+        try:
+            build_app(chosen)(arguments, prog_name="fend")
+        except ModuleNotFoundError as error:
+            raise _needs(chosen, error) from None
     except FendError as error:
         typer.echo(f"error [{error.code}]: {error}", err=True)
-        sys.exit(EXIT_ERROR)
+        sys.exit(EXIT_MISSING if error.code == "dependency_missing" else EXIT_ERROR)
 
 
 def build_app(chosen: str | None) -> typer.Typer:
     """The command line with subcommand `chosen`; of the others only their names and help."""
     app = typer.Typer(
         help="Robust image classification: denoise, classify, attack yourself.",
-        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
         add_completion=False,
         pretty_exceptions_enable=False,
     )
@@ -58,6 +66,18 @@ def build_app(chosen: str | None) -> typer.Typer:
                 target
             )
     return app
+
+
+def _needs(command: str | None, error: ModuleNotFoundError) -> Exception:
+    """What to say where an extra is not installed; `error` itself where no extra has the module."""
+    module = (error.name or "").partition(".")[0]
+    for line in requires("fend") or ():
+        asked = re.match(r"([\w-]+).*extra == \W(\w+)", line)
+        if asked and asked[1].replace("-", "_").lower() == module:
+            further = asked[2] in ("postgres", "otel")
+            extra = asked[2] if further else EXTRAS.get(command or "", "serve")
+            return extra_missing(f"`fend {command}` needs {module}", extra)
+    return error
 
 
 def _own_commands() -> list[Command]:
@@ -84,8 +104,6 @@ def _registered_commands() -> list[Command]:
 
 
 def _load(entry: EntryPoint) -> Any:
-    # A checkout has packages that are not installed, such as `reproduction`.
-    sys.path.append(str(Path(fend.__file__).parents[1]))
     try:
         return entry.load()
     except ModuleNotFoundError as error:
@@ -125,9 +143,15 @@ def _not_loaded() -> None:
     raise AssertionError("only the chosen subcommand is called")
 
 
-def _version(
-    version: bool = typer.Option(False, "--version", help="Show the version and exit."),
-) -> None:
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(fend.__version__)
         raise typer.Exit
+
+
+def _version(
+    version: bool = typer.Option(
+        False, "--version", is_eager=True, callback=_show_version, help="Show the version and exit."
+    ),
+) -> None:
+    del version

@@ -1,17 +1,18 @@
 """`fend audit self-test`: known-bad models go through the auditor, which has to notice."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from fend.audit.report import percent
-from fend.audit.self_test import CONTROLS, UNSECURED, Control, ControlResult
-from fend.audit.self_test import self_test as run_self_test
 from fend.audit.spec import AuditSpecInvalid
-from fend.bundles import MANIFEST
+from fend.cli.folders import DATA_DIR, MODELS_DIR, DataDir, ModelsDir
+
+if TYPE_CHECKING:
+    from fend.audit.self_test import Control, ControlResult
 
 
 def self_test(
@@ -25,10 +26,13 @@ def self_test(
         list[str] | None, typer.Option(help="Only this one; repeat for more. Default: all.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes. Changes no number.")] = 1,
-    models_dir: Annotated[Path, typer.Option(envvar="FEND_MODELS_DIR")] = Path("models"),
-    data_dir: Annotated[Path, typer.Option(envvar="FEND_DATA_DIR")] = Path(".fend/data"),
+    models_dir: ModelsDir = MODELS_DIR,
+    data_dir: DataDir = DATA_DIR,
 ) -> None:
     """Audit models that only look robust: does the auditor notice? Ends with 1 if one escapes."""
+    from fend.audit.self_test import self_test as run_self_test
+    from fend.bundles import MANIFEST
+
     folder = Path(model) if (Path(model) / MANIFEST).is_file() else models_dir / model
     controls = _chosen(control)
     with Console(stderr=True).status("") as status:
@@ -59,7 +63,9 @@ def self_test(
     console.print("Every control was exposed, and no honest model was accused.", highlight=False)
 
 
-def _chosen(names: list[str] | None) -> list[Control]:
+def _chosen(names: list[str] | None) -> "list[Control]":
+    from fend.audit.self_test import CONTROLS, UNSECURED
+
     known = {control.name: control for control in (UNSECURED, *CONTROLS)}
     unknown = [name for name in names or [] if name not in known]
     if unknown:
@@ -67,7 +73,7 @@ def _chosen(names: list[str] | None) -> list[Control]:
     return [known[name] for name in names or known]
 
 
-def _table(findings: list[ControlResult]) -> Table:
+def _table(findings: "list[ControlResult]") -> Table:
     table = Table(
         "Model", "What it is", "Clean", "Reported", "True", "Reliable", "",
         caption="Reported: worst case of the audit. True: under an attacker who knows the trick.",
@@ -86,7 +92,7 @@ def _table(findings: list[ControlResult]) -> Table:
     return table
 
 
-def _outcome(finding: ControlResult) -> str:
+def _outcome(finding: "ControlResult") -> str:
     if finding.honest:
         return "honest" if finding.passed else "[red]accused[/]"
     return "exposed" if finding.passed else "[red]escaped[/]"

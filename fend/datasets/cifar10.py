@@ -102,7 +102,7 @@ def find_files(split: str, data_dir: Path) -> tuple[Path, ...]:
     if missing:
         raise MissingDatasetError(
             f"cifar10:{split} needs {', '.join(missing)} in {folder}; "
-            f"get them with: fend data fetch cifar10 --data-dir {data_dir}"
+            f"get them with: fend data fetch cifar10 --data-dir {data_dir.absolute()}"
         )
     return tuple(folder / name for name in FILES[split])
 

@@ -73,7 +73,7 @@ def find_files(split: str, data_dir: Path) -> tuple[Path, Path]:
     if missing:
         raise MissingDatasetError(
             f"mnist:{split} needs {' and '.join(missing)} (plain or .gz) in {folder}; "
-            f"get them with: fend data fetch mnist --data-dir {data_dir}"
+            f"get them with: fend data fetch mnist --data-dir {data_dir.absolute()}"
         )
     return found[0], found[1]
 

@@ -145,7 +145,7 @@ def test_the_report_comes_in_the_form_that_is_asked_for(audits: Any) -> None:
         ({"attacks": [{"name": "magic"}]}, 422, "audit_spec_invalid", "'fgsm', 'bim', 'pgd'"),
         ({"preset": "slow"}, 422, "audit_spec_invalid", "paper, quick"),
         ({"model": "nothing"}, 404, "model_unknown", "mnist"),
-        ({"dataset": "mnist:test"}, 422, "dataset_missing", "FEND_DATA_DIR"),
+        ({"dataset": "mnist:test"}, 422, "dataset_missing", "fend data fetch mnist --data-dir /"),
         ({"dataset": "mnits"}, 422, "dataset_unknown", "rendered-digits"),
         ({"dataset": "npz:/etc/passwd"}, 422, "audit_spec_invalid", "may not read"),
         ({"dataset": "upload:0123456789abcdef"}, 404, "upload_unknown", "/v1/admin/datasets"),
