@@ -117,7 +117,8 @@ def server(
     serve: Path, empty: Path, run_server: Callable[..., AbstractContextManager[Any]]
 ) -> Iterator[Any]:
     """`fend serve` in an empty folder."""
-    with run_server(None, None, command=(serve / "fend", "serve"), cwd=empty) as live:
+    command = (serve / "fend", "serve")
+    with run_server(None, None, command=command, cwd=empty, worker_priority="normal") as live:
         yield live
 
 
@@ -230,7 +231,8 @@ def test_mypy_finds_the_client_of_the_editable_install(tmp_path: Path) -> None:
 
 
 def test_make_installs_torch_for_the_cpu_when_told(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
     index = "--extra-index-url https://download.pytorch.org/whl/cpu"
     for target, extra in (("serve", "serve"), ("test", "dev")):
         plain, cpu = (run("make", "-n", target, *t, cwd=tmp_path) for t in ((), ("TORCH=cpu",)))
