@@ -86,6 +86,88 @@ def pixels(pngs: list[bytes], binary: bool) -> triton.InferInput:
     return sent
 
 
+@pytest.mark.parametrize(
+    ("datatype", "binary", "atol"),
+    [("UINT8", True, 2e-6), ("UINT8", False, 2e-6), ("FP16", True, 0.01)],
+)
+def test_pixels_may_be_bytes_or_halves(
+    service: Service, digit_pngs: list[tuple[bytes, str]], datatype: str, binary: bool, atol: float
+) -> None:
+    pngs = [png for png, _ in digit_pngs[:3]]
+    values = np.stack([_grey(png)[None] for png in pngs])
+    values = values.astype(np.uint8) if datatype == "UINT8" else (values / 255).astype(np.float16)
+    sent = triton.InferInput("pixels", list(values.shape), datatype)
+    sent.set_data_from_numpy(values, binary_data=binary)
+    result = service.triton.infer("mnist", [sent])
+    expected = [probabilities(classified(service, png)) for png in pngs]
+    np.testing.assert_allclose(result.as_numpy("probabilities"), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_tritonclient_may_compress(
+    service: Service, digit_pngs: list[tuple[bytes, str]], algorithm: str
+) -> None:
+    sent, png = images([digit_pngs[0][0]], True), digit_pngs[0][0]
+    result = service.triton.infer("mnist", [sent], request_compression_algorithm=algorithm)
+    assert [label.decode() for label in result.as_numpy("label")] == [
+        classified(service, png)["label"]
+    ]
+
+
+def spelt(png: bytes) -> dict[str, str]:
+    """Base64 as encoders write it."""
+    plain, lines = base64.b64encode(png).decode(), base64.encodebytes(png).decode()
+    return {
+        "plain": plain,
+        "LF": lines,
+        "CRLF": lines.replace("\n", "\r\n"),
+        "one LF at the end": plain + "\n",
+        "indented": lines.replace("\n", "\n    "),
+        "data URL": f"data:image/png;base64,{plain}",
+        "data URL with parameters": f"Data:image/png;name=a.png;BASE64,{lines}",
+        "data URL without a type": f"data:;base64,{plain.replace('+', '%2B').replace('=', '%3D')}",
+        "URL-safe": base64.urlsafe_b64encode(png).decode(),
+        "unpadded": plain.rstrip("="),
+        "URL-safe, unpadded": base64.urlsafe_b64encode(png).decode().rstrip("="),
+    }
+
+
+@pytest.mark.parametrize("how", spelt(b""))
+@pytest.mark.parametrize("extra", [0, 1, 2])  # each remainder of the length by three
+def test_base64_is_taken_as_encoders_write_it(
+    service: Service, digit_pngs: list[tuple[bytes, str]], how: str, extra: int
+) -> None:
+    png, label = digit_pngs[0]
+    while len(png) % 3 != extra:
+        png += b"\0"  # behind the image
+    response = service.http.post(INFER, json=one(IMAGE, data=[spelt(png)[how]]))
+    assert response.status_code == 200, response.text
+    assert response.json()["outputs"][0]["data"] == [label]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["%%%%", "aGVsbG8==", "aGVsb", "aGVsbG9", "-_+/", "aGVs=bG8=", "data:image/png,aGVsbG8=",
+     "data:image/png;base64", "=", "data:image/png;base64,%%%%"],
+)  # fmt: skip
+def test_what_is_no_base64_is_refused(service: Service, text: str) -> None:
+    refused(service.http.post(INFER, json=one(IMAGE, data=[text])), 400, "its file in base64")
+
+
+def test_shared_memory_is_refused_for_inputs_and_outputs(
+    service: Service, digit_pngs: list[tuple[bytes, str]]
+) -> None:
+    said = []
+    for shared in ("input", "output"):
+        sent, wanted = images([digit_pngs[0][0]], True), triton.InferRequestedOutput("label")
+        (sent if shared == "input" else wanted).set_shared_memory("region", 100)
+        with pytest.raises(InferenceServerException, match="no shared memory") as refusal:
+            service.triton.infer("mnist", [sent], outputs=[wanted])
+        said.append(str(refusal.value))
+    assert said[0] == said[1]
+    assert said[0].startswith("[400]")
+
+
 def _grey(png: bytes) -> Any:
     return np.asarray(Image.open(io.BytesIO(png)), dtype=np.float32)
 
@@ -196,7 +278,15 @@ def test_ready_live_and_metadata(service: Service) -> None:
     assert metadata["versions"] == [version]
     assert metadata["inputs"] == [
         {"name": "image", "datatype": "BYTES", "shape": [-1]},
-        {"name": "pixels", "datatype": "FP32", "shape": [-1, 1, 28, 28]},
+        {
+            "name": "pixels",
+            "datatype": "FP32",
+            "shape": [-1, 1, 28, 28],
+            "parameters": {
+                "UINT8": "0 to 255; divided by 255 here",
+                "FP16": "as FP32, but as binary data alone",
+            },
+        },
     ]
     assert service.http.get("/v2/health/live").json() == {"live": True}
     assert service.http.get("/v2/health/ready").json() == {"ready": True}
@@ -283,6 +373,14 @@ MALFORMED: list[tuple[Any, int, str]] = [
     (one(PIXELS, shape=[1] * 9), 400, "shape"),
     (one(PIXELS, shape=[2, 1, 28, 28]), 400, "784 elements, and the shape"),
     (one(PIXELS, data=[0.5] * 783), 400, "783 elements"),
+    (one(PIXELS, datatype="UINT8", data=[0.5] * 784), 400, "something else than UINT8"),
+    (one(PIXELS, datatype="UINT8", data=[256] * 784), 400, "0 to 255"),
+    (one(PIXELS, datatype="UINT8", data=[-1] * 784), 400, "0 to 255"),
+    (one(PIXELS, datatype="UINT8", data=[10**400] + [1] * 783), 400, "0 to 255"),
+    (one(PIXELS, datatype="UINT8", data=[True] * 784), 400, "something else than UINT8"),
+    (one(PIXELS, datatype="FP16", data=[0.5] * 784), 400, "no form in JSON"),
+    (one(PIXELS, parameters={"shared_memory_offset": 1}), 400, "no shared memory"),
+    (wants(name="label", parameters={"shared_memory_region": "a"}), 400, "no shared memory"),
     (one(PIXELS, data=[]), 400, "0 elements"),
     (one(PIXELS, data=["0.5"] * 784), 400, "something else than FP32"),
     (one(PIXELS, data=[True] * 784), 400, "something else than FP32"),

@@ -4,7 +4,8 @@ This is Triton's binary tensor data extension.
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -36,17 +37,22 @@ def split(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     return body[:length], body[length:]
 
 
-def unpack_fp32(data: bytes, count: int) -> Tensor:
-    """`count` numbers, float32 (count,).
+_NUMBERS: Mapping[str, str] = MappingProxyType({"FP32": "<f4", "FP16": "<f2", "UINT8": "u1"})
+
+
+def unpack_numbers(data: bytes, datatype: str, count: int) -> Tensor:
+    """`count` numbers of FP32, FP16 or UINT8, as float32 (count,).
 
     Raises:
         ProtocolInvalid: another number of bytes than that takes.
     """
-    if len(data) != 4 * count:
+    kind = np.dtype(_NUMBERS[datatype])
+    if len(data) != kind.itemsize * count:
         raise ProtocolInvalid(
-            f"{count} numbers of FP32 take {4 * count} bytes, and {len(data)} were sent"
+            f"{count} numbers of {datatype} take {kind.itemsize * count} bytes, and {len(data)} "
+            "were sent"
         )
-    return torch.from_numpy(np.frombuffer(data, "<f4").astype(np.float32))
+    return torch.from_numpy(np.frombuffer(data, kind).astype(np.float32))
 
 
 def unpack_bytes(data: bytes, count: int) -> list[bytes]:

@@ -134,6 +134,8 @@ def _read(body: bytes, header_length: str | None, model: ServingModel, most: int
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ProtocolInvalid(f"{place or 'the body'}: {first['msg']}") from error
+    for tensor in (*asked.inputs, *asked.outputs):
+        tensor.parameters.check_memory()
     check_outputs(asked.outputs, content)
     return _Work(asked, pictures(asked, binary, content.input, most))
 

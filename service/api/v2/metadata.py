@@ -46,13 +46,17 @@ async def server_ready(request: Request) -> ServerReady:
     return ServerReady(ready=True)
 
 
-@router.get("/models/{name}", responses=error_docs(404, 422, 503))
+@router.get("/models/{name}", response_model_exclude_none=True, responses=error_docs(404, 422, 503))
 async def model_metadata(request: Request, name: str) -> ModelMetadata:
     """What a model takes and gives."""
     return _metadata(model_of(request, name, None))
 
 
-@router.get("/models/{name}/versions/{version}", responses=error_docs(404, 422, 503))
+@router.get(
+    "/models/{name}/versions/{version}",
+    response_model_exclude_none=True,
+    responses=error_docs(404, 422, 503),
+)
 async def version_metadata(request: Request, name: str, version: str) -> ModelMetadata:
     """What this version of a model takes and gives."""
     return _metadata(model_of(request, name, version))

@@ -1,11 +1,14 @@
 """From the input of a request to the pictures that are in it."""
 
 import base64
-import binascii
 import math
+import re
+from collections.abc import Mapping
 from functools import partial
 from itertools import chain
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import unquote
 
 import torch
 from torch import Tensor
@@ -20,17 +23,27 @@ from service.api.uploads import (
     tensor_picture,
     too_many_images,
 )
-from service.api.v2.binary import unpack_bytes, unpack_fp32
+from service.api.v2.binary import unpack_bytes, unpack_numbers
 from service.api.v2.protocol import InferInput, InferRequest, ProtocolInvalid, TensorMetadata
 
 IMAGE, PIXELS = "image", "pixels"
+OTHER_PIXELS: Mapping[str, str] = MappingProxyType(
+    {"UINT8": "0 to 255; divided by 255 here", "FP16": "as FP32, but as binary data alone"}
+)
+"""Data types that `pixels` may have beside FP32, and what holds then."""
+DATA_URL = re.compile(r"data:([^;,]*)[^,]*;base64,", re.IGNORECASE)
 
 
 def inputs(spec: InputSpec) -> list[TensorMetadata]:
     """The inputs that a model takes, one of them at a time."""
     return [
         TensorMetadata(name=IMAGE, datatype="BYTES", shape=[-1]),
-        TensorMetadata(name=PIXELS, datatype="FP32", shape=[-1, *_size(spec)]),
+        TensorMetadata(
+            name=PIXELS,
+            datatype="FP32",
+            shape=[-1, *_size(spec)],
+            parameters=dict(OTHER_PIXELS),
+        ),
     ]
 
 
@@ -53,7 +66,7 @@ def pictures(
     known = {wanted.name: wanted for wanted in inputs(spec)}
     if sent.name not in known:
         raise ProtocolInvalid(f"no input is called {sent.name[:100]!r}; {_wanted(spec)}")
-    if sent.datatype != known[sent.name].datatype:
+    if sent.datatype not in (known[sent.name].datatype, *(known[sent.name].parameters or ())):
         raise ProtocolInvalid(
             f"the datatype of {sent.name} is {sent.datatype[:100]!r}; {_wanted(spec)}"
         )
@@ -86,32 +99,51 @@ def _check_size(sent: InferInput, binary: bytes) -> None:
 def _encoded(sent: InferInput, binary: bytes) -> list[PictureReader]:
     count = math.prod(sent.shape)
     if sent.data is None:
-        files = unpack_bytes(binary, count)
+        files = [Upload(file, "") for file in unpack_bytes(binary, count)]
     else:
         files = [_from_base64(text) for text in _flat(sent, sent.data, (str,))]
-    return [partial(read_picture, Upload(file, "")) for file in files]
+    return [partial(read_picture, file) for file in files]
 
 
-def _from_base64(text: str) -> bytes:
+def _from_base64(text: str) -> Upload:
+    """The file in base64 as encoders write it: with line breaks, in either alphabet, as a data
+    URL; without its padding, where nothing shows that more is missing."""
+    content_type = ""
+    if url := DATA_URL.match(text):
+        text, content_type = unquote(text[url.end() :]), url[1]
+    text = "".join(text.split())
+    if "+" not in text and "/" not in text:
+        text = text.replace("-", "+").replace("_", "/")
+    padding = "" if text.endswith("=") else "=" * (-len(text) % 4)
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+        data = base64.b64decode(text + padding, validate=True)
+        if padding and base64.b64encode(data).decode() != text + padding:
+            raise ValueError("the last character says more than its bytes hold")
+    except ValueError as error:
         raise ProtocolInvalid(
             "in JSON an image is its file in base64; send that, or binary data"
         ) from error
+    return Upload(data, content_type)
 
 
 def _tensors(sent: InferInput, binary: bytes) -> list[PictureReader]:
-    count = math.prod(sent.shape)
+    count, bytes_wanted = math.prod(sent.shape), sent.datatype == "UINT8"
     if sent.data is None:
-        values = unpack_fp32(binary, count)
+        values = unpack_numbers(binary, sent.datatype, count)
+    elif sent.datatype == "FP16":
+        raise ProtocolInvalid("FP16 has no form in JSON; send it as binary data, or send FP32")
     else:
+        numbers = _flat(sent, sent.data, (int,) if bytes_wanted else (int, float))
+        if bytes_wanted and not all(0 <= number <= 255 for number in numbers):
+            raise ProtocolInvalid("UINT8 goes from 0 to 255, and there is a number beyond")
         try:
-            values = torch.tensor(_flat(sent, sent.data, (int, float)), dtype=torch.float32)
+            values = torch.tensor(numbers, dtype=torch.float32)
         except OverflowError as error:
             raise ProtocolInvalid(
                 "a number is too large for FP32; send numbers in [0, 1]"
             ) from error
+    if bytes_wanted:
+        values = values / 255
     return [partial(_ready, pixels) for pixels in values.view(sent.shape)]
 
 
@@ -154,5 +186,5 @@ def _wanted(spec: InputSpec) -> str:
     size = ", ".join(str(length) for length in _size(spec))
     return (
         f"send one input: {IMAGE!r}, BYTES of shape [N], encoded images; "
-        f"or {PIXELS!r}, FP32 of shape [N, {size}], numbers in [0, 1]"
+        f"or {PIXELS!r}, FP32 or FP16 of shape [N, {size}], numbers in [0, 1], or UINT8, 0 to 255"
     )

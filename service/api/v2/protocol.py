@@ -21,7 +21,19 @@ class _Sent(BaseModel):
     model_config = ConfigDict(strict=True)  # what we do not know is ignored: the protocol grows
 
 
-class InputParameters(_Sent):
+class _Parameters(_Sent):
+    model_config = ConfigDict(extra="allow")
+
+    def check_memory(self) -> None:
+        """Raises ProtocolInvalid when the values are, or should be put, in shared memory."""
+        if any(name.startswith("shared_memory") for name in self.model_extra or {}):
+            raise ProtocolInvalid(
+                "there is no shared memory here: send the values of inputs in the request, and "
+                "ask for outputs in the answer"
+            )
+
+
+class InputParameters(_Parameters):
     """How the values of an input are sent."""
 
     binary_data_size: Annotated[int, Field(ge=0)] | None = None
@@ -37,7 +49,7 @@ class InferInput(_Sent):
     data: list[Any] | None = None
 
 
-class OutputParameters(_Sent):
+class OutputParameters(_Parameters):
     """How an output should be sent."""
 
     binary_data: bool | None = None
@@ -111,6 +123,9 @@ class TensorMetadata(BaseModel):
     name: str
     datatype: str
     shape: list[int]
+    parameters: dict[str, str] | None = Field(
+        default=None, description="Other data types that the tensor may have, and what holds then."
+    )
 
 
 class ModelMetadata(BaseModel):

@@ -13,7 +13,7 @@ from service.api.v2.binary import (
     pack_int64,
     split,
     unpack_bytes,
-    unpack_fp32,
+    unpack_numbers,
 )
 from service.api.v2.protocol import ProtocolInvalid
 
@@ -27,7 +27,7 @@ def test_strings_come_back(elements: list[bytes]) -> None:
 def test_numbers_come_back(values: list[float]) -> None:
     packed = pack_fp32(values)
     assert packed == struct.pack(f"<{len(values)}f", *values)
-    assert unpack_fp32(packed, len(values)).tolist() == values
+    assert unpack_numbers(packed, "FP32", len(values)).tolist() == values
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=20))
@@ -48,10 +48,10 @@ def test_any_bytes_are_strings_or_refused(data: bytes, count: int) -> None:
 @given(st.binary(max_size=60), st.integers(0, 16))
 def test_any_bytes_are_numbers_or_refused(data: bytes, count: int) -> None:
     if len(data) == 4 * count:
-        assert len(unpack_fp32(data, count)) == count
+        assert len(unpack_numbers(data, "FP32", count)) == count
     else:
         with pytest.raises(ProtocolInvalid, match="take"):
-            unpack_fp32(data, count)
+            unpack_numbers(data, "FP32", count)
 
 
 @given(st.binary(max_size=60), st.one_of(st.none(), st.integers(0, 80).map(str), st.text()))
