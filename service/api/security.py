@@ -41,9 +41,13 @@ PRIVATE = ("/v1/admin/", "/v2/repository/models/")
 
 MAX_FAILURES = 10
 WINDOW_S = 60.0
-"""So many wrong keys in that time, then nothing more from the address until the first is so old."""
+"""So many wrong keys in that time, and further ones are refused unread until the first is so old.
+A right key always passes: others may share its address."""
 MAX_ADDRESSES = 10_000
 """Remembered at once; the one that failed longest ago is forgotten first."""
+MIN_KEY_LENGTH, MIN_KEY_CHARACTERS = 16, 5
+"""Of a key that faces a network, where it is not configured by its digest: its length, and how many
+different characters it has."""
 
 
 class Unauthorized(FendError):
@@ -115,7 +119,9 @@ def check_exposure(settings: Settings) -> None:
 
     Raises:
         Invalid: the address is not of this machine alone, and there is no admin token of
-            somebody's choice, or answers are open to all without that being said.
+            somebody's choice, or answers are open to all without that being said, or a key is
+            easily guessed.
+        SettingsError: as `read_access`.
     """
     if _loopback(settings.host):
         return
@@ -131,6 +137,22 @@ def check_exposure(settings: Settings) -> None:
             "ask the models: set FEND_INFERENCE_KEY_FILE, or FEND_OPEN_INFERENCE=true if that is "
             "meant, or listen on 127.0.0.1"
         )
+    admin = _configured("admin_token", settings.admin_token, settings.admin_token_file)
+    inference = _configured("inference_key", settings.inference_key, settings.inference_key_file)
+    for name, keys in (("admin_token", [admin]), ("inference_key", (inference or "").split())):
+        if any(_weak(key) for key in keys if key):
+            raise _exposed(
+                f"host {settings.host} can be reached from other machines, and the {name} is "
+                f"easily guessed: take one that `fend key` makes (at least {MIN_KEY_LENGTH} "
+                "characters, not the same ones again and again), or listen on 127.0.0.1"
+            )
+
+
+def _weak(key: str) -> bool:
+    if HASHED.fullmatch(key):
+        return False
+    periodic = key in (key + key)[1:-1]
+    return periodic or len(key) < MIN_KEY_LENGTH or len(set(key)) < MIN_KEY_CHARACTERS
 
 
 def _exposed(message: str) -> Invalid:
@@ -188,26 +210,44 @@ async def require_inference(request: Request) -> None:
 
 def _check(request: Request, right: Callable[[str], bool], needed: str) -> None:
     key = _presented(request)
-    failures, metrics = services(request).failed_logins, services(request).metrics
-    address = request.client.host if request.client else "unknown"
-    failures.check(address)
     if key is not None and right(key):
         return
-    if key is not None:
-        failures.count(address)
-        metrics.failed_logins.inc()
-        structlog.get_logger().warning("wrong key", address=address)
+    how = "send the header Authorization: Bearer <key>, or X-API-Key: <key>"
+    if key is None:
+        other = "; the Authorization that came has another form" * (
+            "authorization" in request.headers
+        )
+        raise Unauthorized(f"this route needs {needed}, and no key came: {how}{other}")
+    address = _network(request.client.host if request.client else "unknown")
+    services(request).failed_logins.check(address)
+    services(request).failed_logins.count(address)
+    services(request).metrics.failed_logins.inc()
+    structlog.get_logger().warning("wrong key", address=address)
     raise Unauthorized(
-        f"this route needs {needed}: send the header Authorization: Bearer <key>, or X-API-Key"
+        f"this route needs {needed}, and the key that came is another: check that it is whole, "
+        "current, and meant for this service"
     )
 
 
 def _presented(request: Request) -> str | None:
     """The key in the headers. Read here: FastAPI's two classes for it cost a tenth of an answer."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and key:
-        return key
-    return request.headers.get("x-api-key")
+    if scheme.lower() == "bearer" and key.strip():
+        return key.strip()
+    return request.headers.get("x-api-key") or None
+
+
+def _network(host: str) -> str:
+    """What one caller can take addresses from: of IPv6 a network of 64 bits."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((int(address), 64), strict=False))
 
 
 def _configured(name: str, given: SecretStr | None, file: Path | None) -> str | None:

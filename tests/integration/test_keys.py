@@ -74,7 +74,7 @@ def test_an_audit_asks_the_closed_service_with_a_key_of_its_own(
         assert '"served_answer":null' not in rows
 
 
-def test_guessing_ends_in_429_even_with_the_right_key(
+def test_guessing_ends_in_429_and_the_right_key_still_opens(
     app_settings: Settings, serve_app: Serve, tmp_path: Path
 ) -> None:
     app = create_app(app_settings.model_copy(update={"state_dir": tmp_path}))
@@ -84,11 +84,33 @@ def test_guessing_ends_in_429_even_with_the_right_key(
             assert client.get("/v1/admin/audits", headers=guess).status_code == 401
         assert app_settings.admin_token is not None
         right = {"Authorization": f"Bearer {app_settings.admin_token.get_secret_value()}"}
-        refused = client.get("/v1/admin/audits", headers=right)
+        refused = client.get("/v1/admin/audits", headers={"X-API-Key": "one more"})
         assert (refused.status_code, refused.json()["code"]) == (429, "too_many_failures")
         assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert client.get("/v1/admin/audits", headers=right).status_code == 200
         assert client.get("/v1/models").status_code == 200, "open routes stay open"
         assert f"fend_failed_logins_total {MAX_FAILURES}.0" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({}, "no key came"),
+        ({"X-API-Key": ""}, "no key came"),
+        ({"Authorization": "Bearer"}, "has another form"),
+        ({"Authorization": "Basic bWluZQ=="}, "has another form"),
+        ({"Authorization": "mine"}, "has another form"),
+        ({"Authorization": "Bearer mines"}, "the key that came is another"),
+        ({"X-API-Key": "mines"}, "the key that came is another"),
+    ],
+)
+def test_a_wrong_key_is_told_from_a_missing_one(
+    closed: httpx.Client, headers: dict[str, str], said: str
+) -> None:
+    answer = closed.get("/v1/models", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+    assert said in answer.json()["detail"]
+    assert "mine" not in answer.text
 
 
 def test_requests_without_a_key_do_not_count_as_guesses(closed: httpx.Client) -> None:

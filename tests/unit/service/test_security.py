@@ -11,6 +11,7 @@ from service.api.security import (
     MAX_ADDRESSES,
     MAX_FAILURES,
     FailedLogins,
+    _network,
     check_exposure,
     read_access,
 )
@@ -65,6 +66,9 @@ def test_fend_key_makes_a_key_that_the_service_knows_by_its_digest() -> None:
     assert not access.may_administer(digest), "who reads the file would have the key"
 
 
+GOOD, DIGEST = "kR3-long-enough_2", "sha256:" + 64 * "0"
+
+
 @pytest.mark.parametrize(
     ("settings", "refused"),
     [
@@ -73,9 +77,23 @@ def test_fend_key_makes_a_key_that_the_service_knows_by_its_digest() -> None:
         ({"host": "localhost"}, None),
         ({"host": "0.0.0.0"}, "no admin token"),
         ({"host": "fend.example", "open_inference": True}, "no admin token"),
-        ({"host": "0.0.0.0", "admin_token": "a"}, "everybody there could ask"),
-        ({"host": "::", "admin_token": "a", "inference_key": "b"}, None),
-        ({"host": "192.0.2.1", "admin_token": "a", "open_inference": True}, None),
+        ({"admin_token": "a"}, None),
+        ({"host": "0.0.0.0", "admin_token": GOOD}, "everybody there could ask"),
+        ({"host": "::", "admin_token": GOOD, "inference_key": "another-good-key.1"}, None),
+        ({"host": "192.0.2.1", "admin_token": GOOD, "open_inference": True}, None),
+        ({"host": "0.0.0.0", "admin_token": DIGEST, "open_inference": True}, None),
+        *(
+            ({"host": "0.0.0.0", "admin_token": weak, "open_inference": True}, "`fend key`")
+            for weak in (
+                "a",
+                "hunter2",
+                "fifteen-letters",
+                "a" * 40,
+                "secret" * 4,
+                "abcabcabcabcabcc",
+            )
+        ),
+        ({"host": "::", "admin_token": GOOD, "inference_key": f"{GOOD} b"}, "inference_key is eas"),
     ],
 )
 def test_the_service_faces_a_network_only_on_purpose(settings, refused) -> None:
@@ -95,6 +113,20 @@ def test_an_address_with_too_many_wrong_keys_is_refused_and_others_are_not() -> 
         failures.check("192.0.2.1")
     assert 1 <= refused.value.retry_after_s <= 60
     failures.check("192.0.2.2")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::2", True),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+    ],
+)
+def test_ipv6_counts_as_networks(one: str, other: str, same: bool) -> None:
+    assert (_network(one) == _network(other)) is same
 
 
 def test_the_memory_of_wrong_keys_is_bounded() -> None:
