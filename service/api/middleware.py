@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fend.errors import Busy, FendError, TooLarge
+from service.api.content_coding import DecodedBody
 from service.api.problems import ClientGone, fend_problem, problem_response
 from service.api.security import PRIVATE, require_admin
 from service.api.services import Services
@@ -137,8 +138,7 @@ class RequestLimits:
         try:
             if private:
                 await require_admin(Request(scope))
-            exchange.check_length(Headers(scope=scope).get("content-length", ""))
-            await self._app(scope, exchange.receive, exchange.send)
+            await self._app(scope, exchange.body(scope), exchange.send)
         except FendError as error:
             await fend_problem(scope, error)(scope, exchange.receive, exchange.send)
         except Exception:
@@ -192,10 +192,23 @@ class _Exchange:
         self._timeout_s = timeout_s
         self._deadline_s: float | None = None
 
-    def check_length(self, content_length: str) -> None:
-        """Raises TooLarge for a body that says itself that it is too long."""
+    def body(self, scope: Scope) -> Receive:
+        """What receives the body, decoded where it comes compressed.
+
+        Raises:
+            TooLarge: it says itself that it is too long.
+        """
+        headers = Headers(scope=scope)
+        content_length = headers.get("content-length", "")
         if content_length.isdecimal() and int(content_length[:20]) > self._max_body_bytes:
             raise self._too_large()
+        if not (encodings := headers.getlist("content-encoding")):
+            return self.receive
+        coded = (b"content-encoding", b"content-length")
+        scope["headers"] = [field for field in scope["headers"] if field[0] not in coded]
+        return DecodedBody(
+            ",".join(encodings), self.receive, self._too_large(), self._max_body_bytes
+        )
 
     async def receive(self) -> Message:
         message = await self._receive_in_time()

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from fend.errors import FendError
+from service.api.content_coding import ACCEPTED
 from service.api.services import services_of
 
 _OLD_STATUS: Mapping[str, int] = {
@@ -159,6 +160,8 @@ def fend_problem(scope: Mapping[str, Any], error: FendError) -> JSONResponse:
         headers["Retry-After"] = "1"
     elif _status(error) == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    elif error.code == "unsupported_content_encoding":
+        headers["Accept-Encoding"] = ", ".join(ACCEPTED)
     return problem_response(scope, _status(error), error.code, str(error), headers=headers)
 
 

@@ -468,7 +468,7 @@ HALF = struct.pack("<f", 0.5)
         (framed(PIXELS, b"", **{HEADER: "ten"}), 400, "send the number of bytes"),
         (framed(PIXELS, b"", **{HEADER: "9" * 5000}), 400, "send the number of bytes"),
         (framed(PIXELS, b"", **{HEADER: "10"}), 400, "JSON"),
-        (framed(PIXELS, b"", **{"Content-Encoding": "gzip"}), 415, "Content-Encoding"),
+        (framed(PIXELS, b"", **{"Content-Encoding": "br"}), 415, "Content-Encoding"),
         (framed(PIXELS, b"", **{"X-Request-Timeout": "soon"}), 422, "X-Request-Timeout"),
         ({"content": b"", "headers": {HEADER: "0"}}, 422, "no image"),
         ({"content": b""}, 400, "JSON"),

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from fend.images import InputSpec
 from service.api.answering import Answered
 from service.api.services import services
-from service.api.uploads import PictureReader, unsupported_media_type, while_connected
+from service.api.uploads import PictureReader, while_connected
 from service.api.v2.binary import split
 from service.api.v2.metadata import model_of
 from service.api.v2.outputs import check_outputs, infer_response
@@ -86,11 +86,6 @@ async def infer_version(request: Request, name: str, version: str) -> Response:
 async def _infer(request: Request, name: str, version: str | None) -> Response:
     answering = services(request).answering
     timeout_s = answering.timeout_s(request, model_of(request, name, version))
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise unsupported_media_type(
-            f"cannot read a body with Content-Encoding {encoding[:40]!r}; send it as it is"
-        )
     body, header_length = await request.body(), request.headers.get(HEADER_LENGTH)
     model = model_of(request, name, version)  # a swap may have come with the body
     deadline_s = time.monotonic() + timeout_s
@@ -134,8 +129,10 @@ def _read(body: bytes, header_length: str | None, model: ServingModel, most: int
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ProtocolInvalid(f"{place or 'the body'}: {first['msg']}") from error
-    for tensor in (*asked.inputs, *asked.outputs):
-        tensor.parameters.check_memory()
+    for parameters in [each.parameters for each in asked.inputs] + [
+        each.parameters for each in asked.outputs
+    ]:
+        parameters.check_memory()
     check_outputs(asked.outputs, content)
     return _Work(asked, pictures(asked, binary, content.input, most))
 
