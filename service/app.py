@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 from fastapi import Depends, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from pydantic.json_schema import models_json_schema
 
 import fend
 from service.api import console, health
 from service.api.answering import Answering
 from service.api.health import Readiness
-from service.api.middleware import QUIET_ROUTES, Overload, RequestLimits
+from service.api.middleware import QUIET_ROUTES, Overload, Prefix, RequestLimits
 from service.api.problems import Problem, add_problem_handlers, problem_docs
 from service.api.security import (
     PRIVATE,
@@ -35,7 +37,7 @@ from service.api.v1 import (
     models,
 )
 from service.api.v2 import infer, metadata, repository
-from service.api.v2.protocol import InferRequest, error_docs
+from service.api.v2.protocol import HEADER_LENGTH, InferRequest, error_docs
 from service.audits.jobs import AuditJobs
 from service.audits.served_check import OwnService
 from service.inference.certifier import Certifier
@@ -51,6 +53,11 @@ from service.state.database import Database
 
 MAX_SPEC_BYTES = 256 * 1024
 """Largest JSON of an administrator: it is read on the event loop."""
+
+EXPOSED_HEADERS = (
+    HEADER_LENGTH, "Location", "Retry-After", "Server-Timing", "WWW-Authenticate", "X-Request-ID"
+)  # fmt: skip
+"""What scripts of other origins may read beside what every answer lets them read."""
 
 DESCRIPTION = """\
 Cleans an image with a denoiser trained on feature losses, classifies it, and can attack itself and
@@ -72,7 +79,11 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
         description=DESCRIPTION,
         version=fend.__version__,
         lifespan=_lifespan,
-        telemetry=made.traces.config(exclude=lambda scope: scope["path"] in QUIET_ROUTES),
+        telemetry=made.traces.config(
+            exclude=lambda scope: scope["path"].removeprefix(settings.root_path) in QUIET_ROUTES
+        ),
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.services = made
 
@@ -102,7 +113,20 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
         },
         without_deadline=datasets.PATH,  # it has one for each piece
     )
-    app.add_middleware(Overload, services=made)  # the outermost
+    app.add_middleware(Overload, services=made)
+    if settings.allowed_hosts:
+        hosts = [*settings.allowed_hosts, "localhost", "127.0.0.1", "[::1]"]
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+        )
+    if settings.root_path:
+        app.add_middleware(Prefix, root_path=settings.root_path)
     _complete_documents(app)
     return app
 

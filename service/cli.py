@@ -40,10 +40,10 @@ def serve(**flags: Any) -> None:
 
 def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     """The flag of a setting: no default of its own, so that it cannot hide the environment's."""
-    texts = (SecretStr | None, dict[str, ModelLimits])
+    texts = (SecretStr | None, dict[str, ModelLimits], tuple[str, ...])
     kind: Any = str if field.annotation in texts else field.annotation
     default = field.get_default(call_default_factory=True)
-    default = "none" if default is None else default
+    default = "none" if default in (None, "", ()) else default
     option = typer.Option(
         "--" + name.replace("_", "-"),
         help=f"{field.description} Default: {default}; variable FEND_{name.upper()}.",

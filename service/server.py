@@ -21,10 +21,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from fend.errors import Invalid
-from service.api.security import check_exposure
+from service.api.security import check_exposure, loopback
 from service.connections import protocol
 from service.observe.logs import configure_logs
-from service.settings import Settings
+from service.settings import Settings, SettingsError, unknown_variables
 
 if TYPE_CHECKING:
     from service.api.services import Services
@@ -41,6 +41,7 @@ def run(settings: Settings) -> None:
     """
     configure_logs(settings.log_format)
     check_exposure(settings)
+    _check_variables(settings)
     with _bind(settings) as sock:
         # Imported late: a port in use should be said at once.
         from service.app import create_app
@@ -58,6 +59,20 @@ def run(settings: Settings) -> None:
         )
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(_serve(config, sock))
+
+
+def _check_variables(settings: Settings) -> None:
+    """Name variables that look like settings and are none: one may have been meant for a key.
+
+    Raises:
+        SettingsError: there are some, and other machines can reach the service.
+    """
+    unknown = unknown_variables()
+    if unknown and not loopback(settings.host):
+        raise SettingsError(f"{'; '.join(unknown)}. Correct the name, or unset it")
+    for told in unknown:
+        sys.stderr.write(f"fend serve: warning: {told}; it is ignored\n")
+        structlog.get_logger().warning("unknown variable", told=told)
 
 
 def _bind(settings: Settings) -> socket.socket:

@@ -3,8 +3,10 @@
 The only place that reads the environment.
 """
 
+import difflib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,26 @@ from fend.errors import Invalid
 
 Priority = Literal["low", "normal"]
 LogFormat = Literal["auto", "console", "json"]
+
+
+ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://(\[[0-9a-fA-F:.]+\]|[^\s/?#@:\[\]*]+)(:\d+)?")
+HOST = re.compile(r"\*|(\*\.)?[^\s/?#@:*\[\]]+|\[[0-9a-fA-F:.]+\]")
+
+OTHER_VARIABLES = frozenset(
+    {
+        "FEND_API_KEY",  # fend classify
+        "FEND_SURROGATES_DIR",
+        "FEND_ADMIN_TOKEN_PATH", "FEND_CPU_LIMIT", "FEND_GRAFANA_PORT", "FEND_IMAGE",
+        "FEND_MEMORY_LIMIT", "FEND_PROMETHEUS_PORT", "FEND_PUBLISH_PORT", "FEND_TORCH",
+        "FEND_TORCH_INDEX", "FEND_TRAIN_USER",
+    }
+)  # fmt: skip
+"""Variables that the service does not read: of the command line, and of docker compose."""
+
+OF_KUBERNETES = re.compile(
+    r"FEND_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
+)
+"""What Kubernetes and old links of containers set for a service that is called fend."""
 
 
 class SettingsError(Invalid):
@@ -75,6 +97,18 @@ class Settings(BaseSettings):
 
     open_inference: bool = False
     """Let everybody ask who reaches an address that is not of this machine alone."""
+
+    root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*/?$")
+    """Prefix of paths under which a proxy shows the service, such as /fend; the proxy may take it
+    off or leave it on."""
+
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins whose pages may ask the service from a browser, with spaces between, such as
+    https://app.example; * means all."""
+
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names that requests may have in Host, with spaces between, such as fend.example or
+    *.example; those of this machine are always allowed. Not given: any."""
 
     models_dir: Path = Field(default_factory=default_models_dir)
     """Folder of bundles, one folder each. Not given: ./models, or else those that were installed
@@ -171,6 +205,40 @@ class Settings(BaseSettings):
     """How log lines look: console (for people), json (for machines), or auto: console on a
     terminal, json elsewhere."""
 
+    @field_validator("cors_origins", "allowed_hosts", mode="before")
+    @classmethod
+    def _from_words(cls, value: object) -> object:
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin; write scheme, host and port alone, such as "
+                    "https://app.example:8443"
+                )
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not HOST.fullmatch(host):
+                raise ValueError(
+                    f"{host!r} is no name of a host; write it without scheme and port, such as "
+                    "fend.example or *.example"
+                )
+        return value
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_not_ours(cls, value: str) -> str:
+        if value.split("/")[1:2] in (["v1"], ["v2"], ["docs"]):
+            raise ValueError("begins as a path of the service itself; take another prefix")
+        return value.rstrip("/")
+
     @field_validator("model_limits", mode="before")
     @classmethod
     def _from_json(cls, value: object) -> object:
@@ -209,6 +277,19 @@ def read_settings(flags: Mapping[str, Any]) -> Settings:
             for problem in error.errors(include_input=False)
         )
         raise SettingsError(f"bad setting: {problems}") from error
+
+
+def unknown_variables() -> list[str]:
+    """What to tell about each variable FEND_... that means nothing: its name, and the nearest."""
+    settings = {f"FEND_{name.upper()}" for name in Settings.model_fields}
+    told = []
+    for name, value in os.environ.items():
+        known = name.upper() in settings | OTHER_VARIABLES or OF_KUBERNETES.fullmatch(name)
+        if known or not name.upper().startswith("FEND_") or value.startswith(("tcp://", "udp://")):
+            continue
+        nearest = difflib.get_close_matches(name.upper(), sorted(settings), 1)
+        told.append(f"{name} is no setting" + "".join(f" ({other} is)" for other in nearest))
+    return sorted(told)
 
 
 def traces_wanted() -> bool:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from functools import cache
 from random import Random
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -49,10 +49,29 @@ class RequestTooSlow(FendError):
     code = "request_too_slow"
 
 
+class Prefix:
+    """Notes a proxy's prefix, and takes it off the path where the proxy left it on, so that what
+    follows compares paths without it, as the router does."""
+
+    def __init__(self, app: ASGIApp, *, root_path: str) -> None:
+        self._app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["root_path"] = self._root_path
+            while scope["path"].startswith(f"{self._root_path}/"):  # the router would take another
+                scope["path"] = scope["path"].removeprefix(self._root_path)
+            if scope["path"] == self._root_path:
+                scope["path"] = "/"
+        await self._app(scope, receive, send)
+
+
 class Overload:
-    """The outermost middleware: while a model's queue is full, whoever asks it is refused before
-    the request costs anything. To route and read it in the app would take half as long as to
-    answer it, so at twice the load that can be borne refusing would take the time of answers."""
+    """While a model's queue is full, whoever asks it is refused before the request costs anything,
+    so this stands before all that costs something. To route and read it in the app would take half
+    as long as to answer it, so at twice the load that can be borne refusing would take the time of
+    answers."""
 
     def __init__(self, app: ASGIApp, *, services: Services) -> None:
         self._app = app
@@ -125,7 +144,7 @@ class RequestLimits:
             await self._app(scope, receive, send)
             return
         path, method = scope["path"], scope["method"]
-        if method == "HEAD" and not path.endswith("/events"):  # what GET answers, without the body
+        if method == "HEAD":  # what GET answers; uvicorn leaves the body out
             scope = {**scope, "method": "GET"}
         max_body_bytes = next(
             limit for prefix, limit in self._max_body_bytes.items() if path.startswith(prefix)
@@ -133,6 +152,7 @@ class RequestLimits:
         timeout_s = None if path == self._without_deadline else self._receive_timeout_s
         private = path.startswith(PRIVATE)
         _begin(scope)
+        scope["state"]["head"] = method == "HEAD"
         exchange = _Exchange(scope, receive, send, max_body_bytes, timeout_s, private=private)
         started_s = time.perf_counter()
         try:
@@ -182,6 +202,7 @@ class _Exchange:
     ) -> None:
         """`private`: what is answered is for administrators, and no cache may keep it."""
         self._request_id = scope["state"]["request_id"]
+        self._root_path = scope.get("root_path", "")
         self._private = private
         self.status: int | None = None
         self._receive = receive
@@ -242,6 +263,11 @@ class _Exchange:
             headers["X-Content-Type-Options"] = "nosniff"
             if self._private:
                 headers["Cache-Control"] = "no-store"
+            if "location" in headers:  # nothing in it is the caller's, such as Host
+                url = urlsplit(headers["location"])
+                headers["location"] = urlunsplit(
+                    ("", "", self._root_path + url.path, url.query, "")
+                )
         await self._send(message)
 
     def _too_large(self) -> TooLarge:

@@ -144,7 +144,7 @@ def _problem(
         title=HTTPStatus(status).phrase if status in list(HTTPStatus) else "Client Gone",
         status=status,
         detail=detail,
-        instance=scope["path"],
+        instance=scope.get("root_path", "") + scope["path"],
         code=code,
         request_id=scope["state"]["request_id"],
         errors=errors,

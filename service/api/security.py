@@ -123,7 +123,7 @@ def check_exposure(settings: Settings) -> None:
             easily guessed.
         SettingsError: as `read_access`.
     """
-    if _loopback(settings.host):
+    if loopback(settings.host):
         return
     if settings.admin_token is None and settings.admin_token_file is None:
         raise _exposed(
@@ -272,7 +272,8 @@ def _key(text: str) -> Key:
     return Key(bytes.fromhex(hashed[1]) if hashed else hashlib.sha256(text.encode()).digest())
 
 
-def _loopback(host: str) -> bool:
+def loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

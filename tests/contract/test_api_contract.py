@@ -1,5 +1,6 @@
 """What clients may rely on: the documented shape, problems, ids, metrics, the admin gate."""
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -105,8 +106,24 @@ def test_health_metrics_docs_and_home(app_client: httpx.Client) -> None:
     assert app_client.get("/livez").json() == {"status": "alive"}
     assert app_client.get("/readyz").json() == {"status": "ready"}
     assert app_client.get("/healthz").json() == {"status": "ready"}
-    assert "Fend" in app_client.get("/docs").text
     assert 'href="/docs"' in app_client.get("/").text
+
+
+def test_docs_load_nothing_from_elsewhere_and_run_no_script_of_the_page(
+    app_client: httpx.Client,
+) -> None:
+    page = app_client.get("/docs")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'; script-src 'self'; " in policy
+    assert "//" not in page.text
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) == page.text.count("<script") + page.text.count("<link")
+    for path in loaded:
+        file = app_client.get(f"/{path}")
+        assert file.status_code == 200
+        assert file.headers["content-type"].split(";")[0] in ("text/javascript", "text/css")
+    assert app_client.get("/docs/core.py").status_code == 404
+    assert app_client.get("/redoc").status_code == 404
 
 
 def test_metrics_have_the_promised_names_and_no_label_from_callers(

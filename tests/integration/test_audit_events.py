@@ -82,6 +82,8 @@ def test_cancelling_is_told_and_a_reader_who_does_not_read_holds_up_nobody(
         next(lazy)
         stream = audits.events(slow)
         assert next(stream)["data"] == {"state": "queued"}
+        head = audits.http.head(f"{AUDITS}/{slow}/events")  # at once, though the stream goes on
+        assert (head.status_code, head.headers["content-type"][:17]) == (200, "text/event-stream")
         audits.http.delete(f"{AUDITS}/{waiting}")
         audits.http.delete(f"{AUDITS}/{slow}")
         assert [event["event"] for event in stream] == ["state", "end"]

@@ -216,9 +216,23 @@ def test_allow_names_every_method_of_a_path(server: Any, path: str, allowed: set
     assert {name.strip() for name in response.headers["allow"].split(",")} == allowed
 
 
-@pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/metrics", "/v1/models", "/docs"])
-def test_head_is_get_without_a_body(server: Any, path: str) -> None:
-    got = httpx.get(server.base_url + path)
-    asked = httpx.head(server.base_url + path)
-    assert (asked.status_code, asked.content) == (got.status_code, b"")
-    assert asked.headers["content-type"] == got.headers["content-type"]
+def test_head_is_get_without_a_body(server: Any) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}", "X-Request-ID": "a"}
+    paths = ["/", "/docs", "/docs/start.js", "/docs/swagger-ui.css", "/openapi.json", "/nowhere"]
+    documented = httpx.get(f"{server.base_url}/openapi.json").json()["paths"]
+    paths += [path.replace("{name}", "mnist") for path, of in documented.items() if "get" in of]
+    for path in paths:
+        got = httpx.get(server.base_url + path, headers=headers)
+        asked = httpx.head(server.base_url + path, headers=headers)
+        assert (path, asked.status_code, asked.content) == (path, got.status_code, b"")
+        for name in ("content-type", "content-length", "etag"):
+            if (path, name) != ("/metrics", "content-length"):  # it counts the request before it
+                assert asked.headers.get(name) == got.headers.get(name), (path, name)
+
+
+@pytest.mark.parametrize("path", ["/v1/models/", "/v1/models/mnist/", "/livez/", "/v1/classify/"])
+def test_redirects_stay_here_whatever_host_says(server: Any, path: str) -> None:
+    method = "POST" if "classify" in path else "GET"
+    url, headers = f"{server.base_url}{path}?a=%2F", {"Host": "evil.example"}
+    response = httpx.request(method, url, headers=headers)
+    assert (response.status_code, response.headers["location"]) == (307, f"{path[:-1]}?a=%2F")

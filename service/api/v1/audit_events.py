@@ -58,6 +58,8 @@ async def audit_events(
     left = EventLog(record.total, after).advance(record, shards, None)
     if record.state.ended and not list(left):
         return Response(status_code=204)  # tells a browser to stop asking
+    if request.state.head:  # the stream may go on for hours
+        return EventSourceResponse(iter(()), headers=HEADERS)
     events = _stream(jobs, services(request).lifecycle, audit_id, EventLog(record.total, after))
     return EventSourceResponse(events, headers=HEADERS)
 

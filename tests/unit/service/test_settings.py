@@ -1,5 +1,7 @@
 """Settings: flags over environment over defaults, and bad ones are named."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +9,16 @@ import typer
 from typer.testing import CliRunner
 
 from service.cli import serve
-from service.settings import Limits, Settings, SettingsError, read_settings
+from service.settings import (
+    OTHER_VARIABLES,
+    Limits,
+    Settings,
+    SettingsError,
+    read_settings,
+    unknown_variables,
+)
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_flags_win_over_the_environment_which_wins_over_defaults(
@@ -24,6 +35,13 @@ def test_flags_win_over_the_environment_which_wins_over_defaults(
     [
         ({"port": 70_000}, "port"),
         ({"max_batch": 0}, "max_batch"),
+        ({"root_path": "fend"}, "root_path"),
+        ({"root_path": "//evil.example"}, "root_path"),
+        ({"root_path": "/v1"}, "root_path: .* another prefix"),
+        ({"cors_origins": "app.example"}, "cors_origins: .* no origin"),
+        ({"cors_origins": "https://a.example https://b.example/"}, "https://b.example/' is no"),
+        ({"allowed_hosts": "https://fend.example"}, "allowed_hosts: .* no name of a host"),
+        ({"allowed_hosts": "fend.*"}, "allowed_hosts: .* no name of a host"),
         ({"model_limits": "{"}, "model_limits: .* no JSON"),
         ({"model_limits": "[]"}, "model_limits"),
         ({"model_limits": '{"mnist": {"queue": 4}}'}, "model_limits.mnist.queue: "),
@@ -33,6 +51,53 @@ def test_flags_win_over_the_environment_which_wins_over_defaults(
 def test_a_bad_setting_is_named(flags: dict[str, Any], named: str) -> None:
     with pytest.raises(SettingsError, match=named):
         read_settings(flags)
+
+
+def test_lists_are_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEND_CORS_ORIGINS", "https://a.example, http://[::1]:3000")
+    settings = read_settings({"allowed_hosts": "*.example [::1]", "root_path": "/a/b/"})
+    assert settings.cors_origins == ("https://a.example", "http://[::1]:3000")
+    assert settings.allowed_hosts == ("*.example", "[::1]")
+    assert settings.root_path == "/a/b"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("FEND_INFERENCE_KEYS", "x", "FEND_INFERENCE_KEYS is no setting (FEND_INFERENCE_KEY is)"),
+        ("FEND_INFRENCE_KEY", "x", "FEND_INFRENCE_KEY is no setting (FEND_INFERENCE_KEY is)"),
+        ("fend_ports", "1", "fend_ports is no setting (FEND_PORT is)"),
+        ("FEND_QQQQQQ", "", "FEND_QQQQQQ is no setting"),
+        ("FEND_PORT", "8000", None),
+        ("fend_port", "8000", None),
+        ("FEND_API_KEY", "x", None),
+        ("FEND_PUBLISH_PORT", "1", None),
+        ("FEND_SERVICE_HOST", "192.0.2.1", None),
+        ("FEND_AUDITS_SERVICE_PORT_HTTP", "80", None),
+        ("FEND_AUDITS_PORT", "tcp://192.0.2.1:80", None),
+        ("FEND_PORT_80_TCP_ADDR", "192.0.2.1", None),
+        ("OFFEND_X", "1", None),
+    ],
+)
+def test_variables_that_mean_nothing_are_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str | None
+) -> None:
+    before = unknown_variables()
+    monkeypatch.setenv(name, value)
+    assert [each for each in unknown_variables() if each not in before] == ([told] if told else [])
+
+
+def test_every_variable_that_is_written_about_is_known() -> None:
+    text = "".join(
+        path.read_text(errors="replace")
+        for place in ("Makefile", "README.md", "docker-compose.yml", "docker", "docs", "fend")
+        for path in ([ROOT / place] if (ROOT / place).is_file() else (ROOT / place).rglob("*"))
+        if path.is_file()
+    )
+    named = set(re.findall(r"\bFEND_[A-Z_]+[A-Z]\b", text))
+    settings = {f"FEND_{name.upper()}" for name in Settings.model_fields}
+    assert named - settings - OTHER_VARIABLES == set()
+    assert OTHER_VARIABLES - named == set()
 
 
 def test_a_model_has_its_own_limits_or_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
