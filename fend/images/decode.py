@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from fend.errors import Invalid, TooLarge, Unsupported
+from fend.images.content_types import HOW_TO_SEND, claimed_format, media_type
 from fend.images.formats import bmp, jpeg, png, webp
 from fend.images.formats.container import Container, ImageFormat
 from fend.images.pixels import load_upright, scale, to_samples
@@ -21,22 +22,9 @@ _READERS: dict[ImageFormat, Callable[[bytes, int], Container]] = {
     "bmp": bmp.read_bmp,
 }
 
-_CONTENT_TYPES: dict[str, ImageFormat] = {
-    "image/png": "png",
-    "image/x-png": "png",
-    "image/jpeg": "jpeg",
-    "image/jpg": "jpeg",
-    "image/pjpeg": "jpeg",
-    "image/webp": "webp",
-    "image/bmp": "bmp",
-    "image/x-bmp": "bmp",
-    "image/x-ms-bmp": "bmp",
-}
-# What clients send when they do not know.
-_NO_CLAIM = ("", "application/octet-stream")
-
-SMALL_BYTES = 4096
-SMALL_PIXELS = 64 * 64
+# ISO/IEC 23008-12 and the AV1 Image File Format; `mif1` and `msf1` can hold either.
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_AVIF_BRANDS = (b"avif", b"avis")
 
 _LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
@@ -67,13 +55,13 @@ def decode(
 ) -> DecodedImage:
     """Decode one PNG, JPEG, WebP or BMP into what `spec` asks for.
 
-    Thread-safe; changes no state of Pillow or of Python's warnings. An image that has the target
-    size already keeps its samples: 8-bit pixels are exactly value / 255.
+    Thread-safe; leaves Python's warnings alone, and of Pillow's state only sets
+    `ImageFile.LOAD_TRUNCATED_IMAGES` to False. An image that has the target size already keeps its
+    samples: 8-bit pixels are exactly value / 255.
 
     Args:
         data: the whole file.
-        content_type: the media type that the sender declared; None, empty or
-            `application/octet-stream` claims nothing.
+        content_type: the media type that the sender declared, see `claimed_format`.
 
     Raises:
         Invalid, TooLarge, Unsupported: nothing else, whatever the bytes are; `code` says why.
@@ -110,17 +98,6 @@ def decode(
     )
 
 
-def is_small(data: bytes, spec: InputSpec) -> bool:
-    """Whether `data` is a PNG that takes less time to decode than to hand to another thread.
-
-    Its header says how many pixels there are, and `decode` never takes more than it says.
-    """
-    if len(data) > SMALL_BYTES or data[:8] != png.SIGNATURE or data[12:16] != b"IHDR":
-        return False
-    pixels = int.from_bytes(data[16:20]) * int.from_bytes(data[20:24])
-    return max(pixels, spec.height_px * spec.width_px) <= SMALL_PIXELS
-
-
 def _read_container(data: bytes, limits: DecodeLimits, content_type: str | None) -> Container:
     if not data:
         raise Invalid("The request has no image. Send the bytes of one file.", code="empty_body")
@@ -132,14 +109,10 @@ def _read_container(data: bytes, limits: DecodeLimits, content_type: str | None)
         )
     found = _sniff(data)
     if found is None:
+        raise Unsupported(_what_else(data), code="unsupported_image_format")
+    if claimed_format(content_type) not in (None, found):
         raise Unsupported(
-            "This is no PNG, JPEG, WebP or BMP image. Send one of those.",
-            code="unsupported_image_format",
-        )
-    declared = (content_type or "").split(";")[0].strip().lower()
-    if declared not in _NO_CLAIM and _CONTENT_TYPES.get(declared) != found:
-        raise Unsupported(
-            f"The image is declared as {declared[:100]!r} and is image/{found}. "
+            f"The image is declared as {media_type(content_type)[:100]!r} and is image/{found}. "
             "Correct the Content-Type.",
             code="content_type_mismatch",
         )
@@ -156,3 +129,12 @@ def _sniff(data: bytes) -> ImageFormat | None:
     if webp.is_webp(data):
         return "webp"
     return "bmp" if data.startswith(bmp.SIGNATURE) else None
+
+
+def _what_else(data: bytes) -> str:
+    brands = [data[8:12], *(data[start : start + 4] for start in range(16, min(64, len(data)), 4))]
+    if data[4:8] == b"ftyp" and any(brand in _AVIF_BRANDS for brand in brands):
+        return f"AVIF is not accepted; {HOW_TO_SEND['image/avif']}."
+    if data[4:8] == b"ftyp" and any(brand in _HEIC_BRANDS for brand in brands):
+        return f"HEIC is not accepted; {HOW_TO_SEND['image/heic']}."
+    return "This is no PNG, JPEG, WebP or BMP image. Send one of those."

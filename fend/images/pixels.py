@@ -10,19 +10,25 @@ import torch
 from PIL import (
     BmpImagePlugin,
     Image,
+    ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
     WebPImagePlugin,
 )
 
-from fend.errors import Invalid
-from fend.images.formats.container import Container
+from fend.errors import FendError, Invalid, Unsupported
+from fend.images.formats.container import Container, ImageFormat
 from fend.images.spec import InputSpec
 
-# Imported so that these four are registered; else the first WebP would load every plugin there is.
-_PLUGINS = (BmpImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
+# Opened by themselves: `Image.open` would hide why one of them refused, and name an address.
+_PLUGINS: dict[ImageFormat, type[ImageFile.ImageFile]] = {
+    "bmp": BmpImagePlugin.BmpImageFile,
+    "jpeg": JpegImagePlugin.JpegImageFile,
+    "png": PngImagePlugin.PngImageFile,
+    "webp": WebPImagePlugin.WebPImageFile,
+}
 
-# What Pillow raises on damaged files (UnidentifiedImageError is an OSError).
+# What Pillow raises on damaged files.
 _PILLOW_ERRORS = (
     OSError,
     SyntaxError,
@@ -36,6 +42,9 @@ _PILLOW_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
+
+# How its messages begin where the file may be whole, and of a kind that it does not read.
+_NOT_READ = ("Unsupported ", "cannot handle ", "invalid palette size")
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -59,29 +68,38 @@ def load_upright(container: Container, spec: InputSpec) -> Image.Image:
 
     Raises:
         Invalid: `image_truncated` or `image_corrupt`.
+        Unsupported: a kind that Pillow does not read.
     """
+    # A process that sets it would get the rest of a damaged file in black or grey.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
-        image = Image.open(io.BytesIO(container.stream), formats=[container.format])
+        image = _PLUGINS[container.format](io.BytesIO(container.stream))
         if image.size != container.size_px[::-1]:
             raise ValueError(f"two sizes: {container.size_px[::-1]} and {image.size}")
         # A JPEG decoder can scale by 1/2 to 1/8 on the way, in time and memory too.
         longest = _REDUCING_GAP * max(spec.height_px, spec.width_px, spec.crop_from_px or 0)
-        if container.format == "jpeg":
+        if container.format == "jpeg" and not container.rare:
             image.draft(None, (longest, longest))
         image.load()
         plain = _plain_mode(image, container.transparent_colour)
     except _PILLOW_ERRORS as error:
-        name = container.format.upper()
-        if str(error).startswith("image file is truncated"):
-            raise Invalid(
-                f"The {name} ends early. Send the whole file.", code="image_truncated"
-            ) from error
-        raise Invalid(
-            f"The {name} cannot be decoded ({error}). Save it again.", code="image_corrupt"
-        ) from error
+        raise _told(error, container) from error
     if container.orientation in _UPRIGHT:
         return plain.transpose(_UPRIGHT[container.orientation])
     return plain
+
+
+def _told(error: Exception, container: Container) -> FendError:
+    """Pillow's error, as what it means for who sent the file."""
+    name, reason = container.format.upper(), str(error)
+    if reason.startswith("image file is truncated"):
+        return Invalid(f"The {name} ends early. Send the whole file.", code="image_truncated")
+    if container.rare or reason.startswith(_NOT_READ):
+        return Unsupported(
+            f"This kind of {name} is not supported ({reason}). Save it as PNG.",
+            code="unsupported_image_format",
+        )
+    return Invalid(f"The {name} cannot be decoded ({reason}). Save it again.", code="image_corrupt")
 
 
 def _plain_mode(image: Image.Image, transparent: tuple[int, ...] | None) -> Image.Image:

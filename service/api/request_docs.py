@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service.api.uploads import IMAGE_TYPES
+from service.api.uploads import ANY_TYPE, IMAGE_TYPES
 
 _BINARY = {"type": "string", "format": "binary"}
 
@@ -18,7 +18,7 @@ def picture_body(*, tensor: bool) -> dict[str, Any]:
             },
         }
     }
-    content |= {media_type: {"schema": _BINARY} for media_type in IMAGE_TYPES}
+    content |= {media_type: {"schema": _BINARY} for media_type in (*IMAGE_TYPES, ANY_TYPE)}
     if tensor:
         grey = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
         content["application/json"] = {

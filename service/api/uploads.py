@@ -15,10 +15,18 @@ from torch import Tensor
 
 from fend.client.answers import InputReport
 from fend.errors import Invalid, TooLarge, Unsupported
-from fend.images import DecodeLimits, InputSpec, decode
+from fend.images import (
+    HOW_TO_SEND,
+    DecodeLimits,
+    InputSpec,
+    claimed_format,
+    decode,
+    media_type,
+)
 from service.api.problems import ClientGone
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp")
+ANY_TYPE = "application/octet-stream"
 TENSOR_TYPE = "application/json"
 FORM_TYPE = "multipart/form-data"
 CHARSET = re.compile(rb";\s*charset(?=[\s*=])", re.IGNORECASE)
@@ -99,19 +107,22 @@ async def read_upload(request: Request) -> Upload:
         Unsupported, Invalid: another media type, or no part `file`.
         HTTPException: 400 for a broken form.
     """
-    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    content_type = media_type(request.headers.get("content-type"))
     if content_type == FORM_TYPE:
         async with _form(request, 1) as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):
                 raise file_missing("image")
-            return Upload(await file.read(), file.content_type or "")
-    if content_type in (*IMAGE_TYPES, TENSOR_TYPE):
-        return Upload(await request.body(), content_type)
-    raise unsupported_media_type(
-        f"cannot read {content_type[:100] or 'a body without a Content-Type'}; send {FORM_TYPE} "
-        f"with a part 'file', or one of {', '.join(IMAGE_TYPES)}, or {TENSOR_TYPE} with 'pixels'"
-    )
+            return Upload(await file.read(), media_type(file.content_type))
+    if content_type != TENSOR_TYPE and claimed_format(content_type) == "other":
+        accepted = (
+            f"send {FORM_TYPE} with a part 'file', or one of {', '.join(IMAGE_TYPES)}, "
+            f"or {TENSOR_TYPE} with 'pixels'"
+        )
+        raise unsupported_media_type(
+            f"cannot read {content_type[:100]}; {HOW_TO_SEND.get(content_type, accepted)}"
+        )
+    return Upload(await request.body(), content_type)
 
 
 async def read_uploads(request: Request, most: int) -> list[Upload]:
@@ -121,7 +132,7 @@ async def read_uploads(request: Request, most: int) -> list[Upload]:
         Unsupported, Invalid: another media type, or no part `file`; TooLarge: too many.
         HTTPException: 400 for a broken form.
     """
-    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    content_type = media_type(request.headers.get("content-type"))
     if content_type != FORM_TYPE:
         raise unsupported_media_type(
             f"cannot read {content_type[:100] or 'a body without a Content-Type'}; "
@@ -133,7 +144,7 @@ async def read_uploads(request: Request, most: int) -> list[Upload]:
             raise file_missing("images")
         if len(files) > most:
             raise too_many_images(most)
-        return [Upload(await file.read(), file.content_type or "") for file in files]
+        return [Upload(await file.read(), media_type(file.content_type)) for file in files]
 
 
 def read_picture(upload: Upload, spec: InputSpec, limits: DecodeLimits) -> Picture:

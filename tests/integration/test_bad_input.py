@@ -12,6 +12,7 @@ from shutil import copytree
 import httpx
 import pytest
 from fastapi import FastAPI
+from image_files import HEIC
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -72,7 +73,7 @@ BAD_BODIES = {
     "no image": (b"hello, this is text", "image/png", 415, "unsupported_image_format"),
     "a jpeg that is a png": (PNG, "image/jpeg", 415, "content_type_mismatch"),
     "not an image type": (PNG, "text/plain", 415, "unsupported_media_type"),
-    "no type": (PNG, "", 415, "unsupported_media_type"),
+    "heic": (HEIC, "image/heic", 415, "unsupported_media_type"),
     "bomb": (png_bomb(), "image/png", 413, "image_too_many_pixels"),
     "animation": (animation(), "image/webp", 422, "image_multi_frame"),
     "over 10 MiB": (bytes(11 * 2**20), "image/png", 413, "body_too_large"),
@@ -111,6 +112,48 @@ def test_a_bad_body_has_its_own_code(app_client: httpx.Client, case: str, route:
     headers = {"Content-Type": content_type} if content_type else {}
     assert_problem(app_client.post(route, content=body, headers=headers), status, code)
     assert_still_works(app_client)
+
+
+@pytest.mark.parametrize("kind", ["", "application/octet-stream", "IMAGE/X-PNG; q=1", "image/apng"])
+def test_a_type_that_is_an_alias_or_claims_nothing_is_taken_everywhere(
+    app_client: httpx.Client, kind: str
+) -> None:
+    headers = {"Content-Type": kind} if kind else {}
+    part = ("file", ("picture", PNG, kind))
+    raw = {"Inference-Header-Content-Length": "0", **headers}
+    answers = [
+        app_client.post("/v1/classify", content=PNG, headers=headers),
+        app_client.post("/v1/classify", files=[part]),
+        app_client.post("/v1/denoise", content=PNG, headers=headers),
+        app_client.post("/v1/classify/batch", files=[part, part]),
+        app_client.post("/v2/models/mnist/infer", content=PNG, headers=raw),
+    ]
+
+    assert [answer.status_code for answer in answers] == [200] * len(answers)
+    assert all(outcome["result"] for outcome in answers[3].json()["outcomes"])
+
+
+@pytest.mark.parametrize("kind", ["image/jpeg", "image/X-Webp", "image/gif", "text/plain"])
+def test_a_claim_of_another_format_is_refused_everywhere(
+    app_client: httpx.Client, kind: str
+) -> None:
+    part = ("file", ("picture", PNG, kind))
+    raw = app_client.post("/v1/classify", content=PNG, headers={"Content-Type": kind})
+    form = app_client.post("/v1/classify", files=[part])
+    batch = app_client.post("/v1/classify/batch", files=[part])
+
+    assert (raw.status_code, form.status_code) == (415, 415)
+    assert batch.json()["outcomes"][0]["problem"]["status"] == 415
+
+
+def test_heic_is_told_how_to_be_sent(app_client: httpx.Client) -> None:
+    for kind in ("image/heic", "application/octet-stream", ""):
+        headers = {"Content-Type": kind} if kind else {}
+        raw = app_client.post("/v1/classify", content=HEIC, headers=headers)
+        form = app_client.post("/v1/classify", files={"file": ("IMG_1.HEIC", HEIC, kind)})
+        for response in (raw, form):
+            assert response.status_code == 415
+            assert "as JPEG" in response.json()["detail"]
 
 
 @pytest.mark.parametrize("case", ["empty", "truncated", "no image", "bomb", "animation"])

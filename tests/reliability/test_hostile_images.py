@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import httpx
+import image_corpus
 import numpy as np
 import pytest
 from PIL import Image
@@ -69,7 +69,7 @@ def assert_refused(response: httpx.Response, documented: set[int], case: str) ->
 
 
 def test_a_digit_gets_its_label_however_it_is_written(
-    client: httpx.Client, image_corpus: ModuleType, digit: np.ndarray
+    client: httpx.Client, digit: np.ndarray
 ) -> None:
     plain = classify(client, image_corpus.saved(Image.fromarray(digit), "PNG"), "png").json()
     wrong = {}
@@ -86,7 +86,7 @@ def test_a_digit_gets_its_label_however_it_is_written(
 
 
 def test_exact_ways_of_writing_give_the_exact_answer(
-    client: httpx.Client, image_corpus: ModuleType, digit: np.ndarray
+    client: httpx.Client, digit: np.ndarray
 ) -> None:
     """No bit is lost where the format can hold all eight."""
     plain = classify(client, image_corpus.saved(Image.fromarray(digit), "PNG"), "png").json()
@@ -106,14 +106,14 @@ def test_exact_ways_of_writing_give_the_exact_answer(
             assert answer[key] == plain[key], (name, key)
 
 
-def test_odd_sizes_are_answered(client: httpx.Client, image_corpus: ModuleType) -> None:
+def test_odd_sizes_are_answered(client: httpx.Client) -> None:
     for name, data in image_corpus.odd_sizes():
         response = classify(client, data, re.match(r"\w+", name)[0])  # type: ignore[index]
         assert response.status_code == 200, (name, response.text)
 
 
 def test_what_is_no_picture_is_refused_in_words(
-    client: httpx.Client, image_corpus: ModuleType, digit: np.ndarray, documented: set[int]
+    client: httpx.Client, digit: np.ndarray, documented: set[int]
 ) -> None:
     for name, case in image_corpus.refused_files(digit).items():
         response = classify(client, case.data, case.content_type)
@@ -122,7 +122,7 @@ def test_what_is_no_picture_is_refused_in_words(
 
 
 def test_the_bad_ones_of_a_batch_leave_the_good_ones_alone(
-    client: httpx.Client, image_corpus: ModuleType, digit: np.ndarray, digit_pngs: Digits
+    client: httpx.Client, digit: np.ndarray, digit_pngs: Digits
 ) -> None:
     good = digit_pngs[0][0]
     alone = classify(client, good, "png").json()
@@ -140,9 +140,7 @@ def test_the_bad_ones_of_a_batch_leave_the_good_ones_alone(
         assert outcome["result"]["confidence"] == pytest.approx(alone["confidence"], abs=1e-5)
 
 
-def test_memory_does_not_grow(
-    server: Any, client: httpx.Client, image_corpus: ModuleType, digit: np.ndarray
-) -> None:
+def test_memory_does_not_grow(server: Any, client: httpx.Client, digit: np.ndarray) -> None:
     everything = [
         *((data, re.match(r"\w+", name)[0]) for name, data in image_corpus.valid_files(digit)),  # type: ignore[index]
         *((data, re.match(r"\w+", name)[0]) for name, data in image_corpus.odd_sizes()),  # type: ignore[index]

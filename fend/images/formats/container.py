@@ -28,6 +28,7 @@ class Container:
         orientation: EXIF orientation, 1 to 8; 1 is upright.
         transparent_colour: the grey or RGB value that stands for "transparent", in the scale of
             Pillow's decoded samples.
+        rare: a kind that not every build of Pillow reads, and none at a reduced size.
     """
 
     format: ImageFormat
@@ -35,6 +36,7 @@ class Container:
     size_px: tuple[int, int]
     orientation: int = 1
     transparent_colour: tuple[int, ...] | None = None
+    rare: bool = False
 
 
 def check_size(height_px: int, width_px: int, max_pixels: int) -> None:

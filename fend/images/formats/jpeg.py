@@ -5,7 +5,7 @@ import struct
 
 from fend.errors import Invalid, Unsupported
 from fend.images.formats.container import MAX_PARTS, Container, check_size
-from fend.images.formats.tiff_tags import NUMBER_OF_IMAGES, read_orientation, read_tag
+from fend.images.formats.tiff_tags import MP_ENTRY, read_orientation, read_values
 
 SIGNATURE = b"\xff\xd8\xff"
 
@@ -18,23 +18,32 @@ _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _START, _END, _SCAN, _COMMENT = 0xD8, 0xD9, 0xDA, 0xFE
 _STANDALONE = (0x01, _START)
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_USUAL = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive; others are lossless or arithmetic
+_HIERARCHY, _LINES = 0xDE, b"\xff\xdc\0\4"
 _APP0, _APP1, _APP2, _APP14 = 0xE0, 0xE1, 0xE2, 0xEE
 # APP0 (JFIF) and APP14 (Adobe) say how colours are stored.
 _DROPPED = (frozenset(range(0xE0, 0xF0)) | {_COMMENT}) - {_APP0, _APP14}
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+
+_MULTI_VIEW = 0x02  # the upper byte of an MP type: panorama, disparity, multi-angle
 
 
 def read_jpeg(data: bytes, max_pixels: int) -> Container:
     """Reduce a JPEG to tables, frame header and scans; what follows its end marker is dropped.
 
+    A photo with previews or a gain map beside it is that photo; the views of a stereo camera or
+    of a panorama are several pictures. EXIF in several segments is one block, as Pillow reads it.
+
     Raises:
         Invalid: `image_truncated`, `image_corrupt` or `image_multi_frame`.
         TooLarge: `image_too_many_pixels`.
-        Unsupported: more than 50 scans.
+        Unsupported: more than 50 scans, or a hierarchical file, or its height comes last.
     """
     kept = [data[:2]]
     size_px: tuple[int, int] | None = None
-    orientation = pictures = 1
-    gain_map = False
+    exif: list[bytes] = []
+    xmp = index = b""
+    rare = False
     scans = first_scan = 0
     position = 2
     for _ in range(MAX_PARTS):
@@ -58,21 +67,23 @@ def read_jpeg(data: bytes, max_pixels: int) -> Container:
                     "The JPEG's frame header is damaged. Save it again.", code="image_corrupt"
                 )
             size_px = struct.unpack_from(">HH", body, 1)
+            if size_px[0] == 0 and _LINES in data[position:]:
+                raise _not_read("gives its height after the pixels")
             check_size(*size_px, max_pixels)
-        elif code == _APP1 and body.startswith(b"Exif\0\0"):
-            orientation = read_orientation(body)
-        elif code == _APP1 and b"hdrgm:Version=" in body:
-            gain_map = True  # "Ultra HDR": the second picture only brightens the first
-        elif code == _APP2 and body.startswith(b"MPF\0"):
-            pictures = read_tag(body[4:], NUMBER_OF_IMAGES) or 1
+            rare = code not in _USUAL
+        elif code == _HIERARCHY:
+            raise _not_read("is hierarchical")
+        elif code == _APP1 and not scans and body.startswith(b"Exif\0\0"):
+            exif.append(body[6:])
+        elif code == _APP1 and not scans and body.startswith(_XMP):
+            xmp = body.removeprefix(_XMP)
+        elif code == _APP2 and not scans and body.startswith(b"MPF\0"):
+            index = body[4:]
         elif code == _SCAN:
             scans += 1
             first_scan = first_scan or marker.start()
             if scans > _MAX_SCANS:
-                raise Unsupported(
-                    f"The JPEG has more than {_MAX_SCANS} scans. Save it as a baseline JPEG.",
-                    code="unsupported_image_format",
-                )
+                raise _not_read(f"has more than {_MAX_SCANS} scans")
         if not scans and code not in _DROPPED:
             kept.append(data[marker.start() : position])
     else:
@@ -82,14 +93,30 @@ def read_jpeg(data: bytes, max_pixels: int) -> Container:
 
     if size_px is None or not scans:
         raise Invalid("The JPEG holds no picture. Save it again.", code="image_corrupt")
-    if pictures > 1 and not gain_map:
+    if (views := _views(index)) > 1:
         raise Invalid(
-            f"The JPEG holds {pictures} pictures. Send one picture a file.",
-            code="image_multi_frame",
+            f"The JPEG holds {views} pictures. Send one picture a file.", code="image_multi_frame"
         )
     return Container(
         format="jpeg",
         stream=b"".join(kept) + data[first_scan:position],
         size_px=size_px,
-        orientation=orientation,
+        orientation=read_orientation(b"".join(exif), xmp),
+        rare=rare,
+    )
+
+
+def _views(index: bytes) -> int:
+    """How many pictures a multi-picture index lists when they are views of one scene, else 1."""
+    order, _, entries = read_values(index, MP_ENTRY) or ("<", 0, b"")
+    whole = entries[: len(entries) // 16 * 16]
+    attributes = [number for (number,) in struct.iter_unpack(f"{order}I12x", whole)]
+    several = any(number >> 16 & 0xFF == _MULTI_VIEW for number in attributes)
+    return len(attributes) if several else 1
+
+
+def _not_read(how: str) -> Unsupported:
+    return Unsupported(
+        f"The JPEG {how}, which is not supported. Save it as a baseline JPEG.",
+        code="unsupported_image_format",
     )

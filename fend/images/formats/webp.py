@@ -6,7 +6,7 @@ from fend.errors import Invalid
 from fend.images.formats.container import MAX_PARTS, Container, check_size
 from fend.images.formats.tiff_tags import read_orientation
 
-_ANIMATION_FLAG = 0x02
+_ANIMATION_FLAG, _XMP_FLAG, _EXIF_FLAG = 0x02, 0x04, 0x08
 
 
 def is_webp(data: bytes) -> bool:
@@ -14,13 +14,13 @@ def is_webp(data: bytes) -> bool:
 
 
 def read_webp(data: bytes, max_pixels: int) -> Container:
-    """Size, orientation and number of frames of a WebP.
+    """Size, orientation and number of frames of a WebP; an animation of one frame is a picture.
 
     Raises:
         Invalid: `image_truncated`, `image_corrupt` or `image_multi_frame`.
         TooLarge: `image_too_many_pixels`.
     """
-    if len(data) < 30:
+    if len(data) < (25 if data[12:16] == b"VP8L" else 30):
         raise Invalid("The WebP ends early. Send the whole file.", code="image_truncated")
     height_px, width_px = _size(data)
     check_size(height_px, width_px, max_pixels)
@@ -28,26 +28,30 @@ def read_webp(data: bytes, max_pixels: int) -> Container:
     if file_end > len(data):
         raise Invalid("The WebP ends early. Send the whole file.", code="image_truncated")
 
-    orientation = 1
+    flags = data[20] if data[12:16] == b"VP8X" else 0
+    frames = 0
+    metadata: dict[bytes, bytes] = {}
     position = 12
     for _ in range(MAX_PARTS):
         if position + 8 > file_end:
             break
         kind, length = struct.unpack_from("<4sI", data, position)
         body_end = position + 8 + length
-        if kind in (b"ANIM", b"ANMF") or (kind == b"VP8X" and data[20] & _ANIMATION_FLAG):
-            raise Invalid(
-                "The WebP is an animation. Send one still picture.", code="image_multi_frame"
-            )
-        if kind == b"EXIF":
-            orientation = read_orientation(data[position + 8 : body_end])
+        frames += kind == b"ANMF"
+        if (kind == b"EXIF" and flags & _EXIF_FLAG) or (kind == b"XMP " and flags & _XMP_FLAG):
+            metadata.setdefault(kind, data[position + 8 : body_end])
         position = body_end + length % 2
     else:
         raise Invalid(
             f"The WebP has more than {MAX_PARTS} chunks. Save it again.", code="image_corrupt"
         )
+    if flags & _ANIMATION_FLAG and frames > 1:
+        raise Invalid("The WebP is an animation. Send one still picture.", code="image_multi_frame")
     return Container(
-        format="webp", stream=data, size_px=(height_px, width_px), orientation=orientation
+        format="webp",
+        stream=data,
+        size_px=(height_px, width_px),
+        orientation=read_orientation(metadata.get(b"EXIF", b""), metadata.get(b"XMP ", b"")),
     )
 
 

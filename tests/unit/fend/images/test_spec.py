@@ -28,3 +28,12 @@ def test_spec_survives_json():
 def test_limits_must_be_positive():
     with pytest.raises(ValueError, match="at least 1"):
         DecodeLimits(max_pixels=0)
+
+
+def test_an_input_says_no_more_than_it_did_where_nothing_new_is_asked():
+    assert set(InputSpec(channels=3, height_px=28, width_px=28).model_dump()) == {
+        "channels", "height_px", "width_px", "background", "resize", "polarity",
+    }  # fmt: skip
+    for wrong in ({"crop_from_px": 32}, {"resize": "crop", "crop_from_px": 27}):
+        with pytest.raises(ValueError, match="crop_from_px"):
+            InputSpec(channels=3, height_px=28, width_px=28, **wrong)

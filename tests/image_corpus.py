@@ -7,58 +7,27 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from image_files import (
+    GREY,
+    GREY_ALPHA,
+    HEIC,
+    RGB,
+    RGB_ALPHA,
+    Samples,
+    chunk,
+    exif,
+    jpeg_with,
+    mpf_jpeg,
+    png,
+    png_of,
+    saved,
+)  # fmt: skip
 from PIL import Image, ImageCms
 
-Samples = npt.NDArray[Any]
-
-ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
-         (0, 1, 1, 2))  # fmt: skip
-GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 HTML = b"<html><script>alert(document.domain)</script></html>"
 SIDE_BYTES = {"zip": None, "html": HTML, "pdf": b"%PDF-1.7\n1 0 obj<</OpenAction 2 0 R>>endobj\n"}
-
-
-def saved(image: Image.Image, file_format: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format=file_format, **options)
-    return file.getvalue()
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def png(
-    samples: Samples, depth: int, colour: int, *, interlaced: bool = False, before: bytes = b""
-) -> bytes:
-    """A PNG by hand, for what Pillow cannot write; (H,W) or (H,W,C) samples of `depth` bits."""
-    height, width = samples.shape[:2]
-    rows = b""
-    for column, row, column_step, row_step in ADAM7 if interlaced else ((0, 0, 1, 1),):
-        rows += b"".join(
-            b"\0" + packed(line, depth) for line in samples[row::row_step, column::column_step]
-        )
-    return png_of(width, height, zlib.compress(rows), depth, colour, interlaced, before)
-
-
-def png_of(
-    width: int, height: int, pixels: bytes, depth: int = 8, colour: int = GREY,
-    interlaced: bool = False, before: bytes = b"",
-) -> bytes:  # fmt: skip
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced))
-    body = chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + head + before + body
-
-
-def packed(line: Samples, depth: int) -> bytes:
-    if depth == 16:
-        return line.astype(">u2").tobytes()
-    bits = np.unpackbits(line.astype(np.uint8).reshape(-1, 1), axis=1)[:, 8 - depth :]
-    return np.packbits(bits).tobytes()
 
 
 def zip_file() -> bytes:
@@ -66,17 +35,6 @@ def zip_file() -> bytes:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("payload.html", HTML)
     return file.getvalue()
-
-
-def exif(orientation: int) -> bytes:
-    tags = Image.Exif()
-    tags[0x0112] = orientation
-    return tags.tobytes()
-
-
-def jpeg_with(data: bytes, marker: int, body: bytes) -> bytes:
-    """`data` with one more segment at its beginning."""
-    return data[:2] + bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body + data[2:]
 
 
 def valid_files(digit: Samples) -> Iterator[tuple[str, bytes]]:
@@ -246,7 +204,7 @@ def frames(plain: Image.Image) -> dict[str, Refused]:
     return {
         "apng": Refused(saved(colour, "PNG", **others), "png", 422, "image_multi_frame"),
         "animated webp": Refused(saved(colour, "WEBP", **others), "webp", 422, "image_multi_frame"),
-        "mpo": Refused(saved(colour, "MPO", **others), "jpeg", 422, "image_multi_frame"),
+        "stereo pair": Refused(mpf_jpeg([0x20020002, 0x020002]), "jpeg", 422, "image_multi_frame"),
         "animated gif": Refused(
             saved(colour, "GIF", **others), "png", 415, "unsupported_image_format"
         ),
@@ -303,6 +261,8 @@ def other_formats(plain: Image.Image) -> dict[str, Refused]:
             f"{name} called a png": Refused(data, "png", 415, "unsupported_image_format")
             for name, data in files.items()
         },
+        "HEIC called a png": Refused(HEIC, "png", 415, "unsupported_image_format"),
+        "HEIC by its own name": Refused(HEIC, "heic", 415, "unsupported_media_type"),
         "SVG by its own name": Refused(files["SVG"], "svg+xml", 415, "unsupported_media_type"),
         "GIF by its own name": Refused(files["GIF"], "gif", 415, "unsupported_media_type"),
         "PNG called a webp": Refused(saved(plain, "PNG"), "webp", 415, "content_type_mismatch"),
