@@ -57,6 +57,7 @@ def test_classify_documents_its_bodies_and_its_problems(openapi: dict[str, Any])
         "image/jpeg",
         "image/webp",
         "image/bmp",
+        "application/octet-stream",
         "application/json",
     }
     for status in ("404", "413", "415", "422", "429", "503", "504"):
