@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fend.attacks import Objective
 from fend.audit.rows.statistics import wilson_interval
+from fend.cli.folders import DATA_DIR
 from fend.client.local import LocalModel
 from fend.datasets import load
 from fend.images import encode_png
@@ -32,7 +33,7 @@ def parser_of(doc: str | None) -> argparse.ArgumentParser:
     """
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
-    default = Path(os.environ.get("FEND_DATA_DIR", ".fend/data"))
+    default = Path(os.environ.get("FEND_DATA_DIR", DATA_DIR))
     parser.add_argument("--data-dir", type=Path, default=default)
     parser.add_argument("--models-dir", type=Path, default=Path("models"))
     return parser

@@ -154,13 +154,14 @@ def _announce(listener: socket.socket, services: "Services") -> None:
         lines.append(f"  model  {name}  {model.manifest.version}{default}")
     for name, refused in services.repository.refused().items():
         lines.append(f"  model  {name}  REFUSED: {refused.error}")
-    settings, access = services.settings, services.access
-    lines.append(f"  models in {settings.models_dir}, data sets in {settings.data_dir}")
-    lines.append(f"  state  in {settings.state_dir}")
+    access = services.access
     if access.generated is not None:
         lines.append(f"  admin  token {access.generated} (made now, shown once)")
     else:
         lines.append(f"  admin  token from {access.admin_source}")
+    settings = services.settings
+    for name in ("models", "data", "state"):
+        lines.append(f"  {name:6} in {getattr(settings, f'{name}_dir')}")
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()
 

@@ -42,6 +42,8 @@ def test_flags_win_over_the_environment_which_wins_over_defaults(
         ({"cors_origins": "https://a.example https://b.example/"}, "https://b.example/' is no"),
         ({"allowed_hosts": "https://fend.example"}, "allowed_hosts: .* no name of a host"),
         ({"allowed_hosts": "fend.*"}, "allowed_hosts: .* no name of a host"),
+        ({"data_dir": "/nope"}, "data_dir: .* there is no folder /nope"),
+        ({"data_dir": __file__}, "data_dir: .* is not a folder"),
         ({"model_limits": "{"}, "model_limits: .* no JSON"),
         ({"model_limits": "[]"}, "model_limits"),
         ({"model_limits": '{"mnist": {"queue": 4}}'}, "model_limits.mnist.queue: "),
