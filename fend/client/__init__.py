@@ -6,10 +6,9 @@ with Client("http://127.0.0.1:8000") as fend:
 """
 
 from fend.client.answers import Classification
-from fend.client.asynchronous import AsyncClient
 from fend.client.calls import Audit, Dataset, Model
+from fend.client.clients import AsyncClient, Client
 from fend.client.retry import ServiceUnreachable
-from fend.client.synchronous import Client
 from fend.errors import FendError, RemoteError
 
 __all__ = [

@@ -19,11 +19,18 @@ or an array of pixels of shape (height, width) or (height, width, 3): uint8, or 
 which are rounded to 8 bits."""
 
 
+class NotAnImage(Invalid, TypeError):
+    """An object of a type that holds no image."""
+
+    code = "image_unreadable"
+
+
 def image_bytes(image: Image) -> bytes:
     """The file of `image`: as it is, or a PNG of its pixels.
 
     Raises:
-        Invalid: `image_unreadable`.
+        NotAnImage: it is of another type; also a TypeError.
+        Invalid (`image_unreadable`): its file or its pixels cannot be read.
     """
     held: Any = image
     try:
@@ -32,32 +39,41 @@ def image_bytes(image: Image) -> bytes:
         if isinstance(held, str | os.PathLike):
             return Path(held).read_bytes()
         if hasattr(held, "read"):
-            read = held.read()
-            if isinstance(read, bytes):
-                return read
-            raise TypeError("the file must be open in binary mode")
+            held = held.read()
+            if isinstance(held, bytes):
+                return held
+            raise NotAnImage("the file must be open in binary mode")
         return _png(held)
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except (TypeError, ValueError) as error:
-        reason = str(error)
-    name = (
-        held if isinstance(held, str | os.PathLike) else f"an image of type {type(held).__name__}"
-    )
-    raise Invalid(f"{name} cannot be read: {reason}", code="image_unreadable")
+    except (OSError, ValueError) as error:
+        name = image if isinstance(image, str | os.PathLike) else f"the {type(image).__name__}"
+        reason = getattr(error, "strerror", None) or error
+        raise Invalid(f"{name} cannot be read: {reason}", code="image_unreadable") from error
 
 
 def _png(held: Any) -> bytes:
     from PIL import Image as Pillow
+    from PIL import ImageOps
 
-    if not isinstance(held, Pillow.Image):
-        if not hasattr(held, "__array_interface__"):
-            raise TypeError("give bytes, a path, an open file, a Pillow image or a numpy array")
+    if hasattr(held, "__array_interface__") and not isinstance(held, Pillow.Image):
         if held.dtype.kind == "f":
-            if not (held.min() >= 0 and held.max() <= 1):
+            if not (held.size and held.min() >= 0 and held.max() <= 1):
                 raise ValueError("its numbers are not all in [0, 1]")
             held = (255 * held).round().astype("uint8")
-        held = Pillow.fromarray(held)
+        try:
+            held = Pillow.fromarray(held)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"an array of {held.dtype} of shape {held.shape} is no image; give uint8 or floats "
+                "in [0, 1], as (height, width) or (height, width, 3)"
+            ) from error
+    if not isinstance(held, Pillow.Image):
+        raise NotAnImage(
+            "an image is bytes, a path, an open file, a Pillow image or a numpy array, and no "
+            f"{type(held).__name__}"
+        )
+    held = ImageOps.exif_transpose(held)  # a PNG of its pixels would not say how it is turned
+    if held.mode in ("CMYK", "YCbCr", "LAB", "HSV"):  # which PNG does not have
+        held = held.convert("RGB")
     file = io.BytesIO()
     held.save(file, "PNG")
     return file.getvalue()

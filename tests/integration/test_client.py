@@ -88,20 +88,34 @@ def test_an_image_is_whatever_holds_one(
     assert pixels.dtype == np.uint8
     with Client(url) as client, file.open("rb") as opened:
         expected = client.classify(png)
-        images: list[Any] = [file, str(file), opened, picture, pixels, pixels / np.float32(255)]
+        images: list[Any] = [file, str(file), opened, picture, pixels, pixels / np.float32(255),
+                             io.BytesIO(png), bytearray(png), picture.convert("RGB"),
+                             picture.convert("CMYK")]  # fmt: skip
         for image in images:
             assert client.classify(image) == expected, type(image)
         bad: Any
         for bad, says in [
             (pixels * 1.0, "0, 1"),
-            (pixels[:, :, None, None], "handle this data type|shape"),
-            ({"no": "image"}, "give bytes, a path"),
-            (io.StringIO("text"), "binary mode"),
+            (pixels[:, :, None, None], "shape"),
+            (pixels.astype(np.int64), "int64"),
+            (pixels[:0], "."),
+            (pixels[:0] * np.float32(1), "0, 1"),
             (tmp_path, "directory"),
+            ("no\0path", "null"),
         ]:
             with pytest.raises(FendError, match=says) as caught:
                 client.classify(bad)
             assert caught.value.code == "image_unreadable"
+        for bad, says in [
+            ({"no": "image"}, "an image is bytes, a path, .* and no dict"),
+            (7, "and no int"),
+            (io.StringIO("text"), "binary mode"),
+        ]:
+            with pytest.raises(TypeError, match=says):
+                client.classify(bad)
+            [alone, answer] = client.classify_batch([bad, png])
+            assert isinstance(alone, TypeError)
+            assert answer == expected
 
 
 def test_a_batch_gives_one_answer_or_error_an_image_in_order(
