@@ -1,4 +1,4 @@
-"""The model card: a bundle's README, from what its manifest says about it."""
+"""The model card: a bundle's README, made from the manifest's section `about`."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def model_card(name: str, about: dict[str, Any]) -> str:
 
 
 def _held_out(recipe: Recipe, about: dict[str, Any]) -> tuple[list[str], dict[str, float]]:
-    """What the rows mean, and the accuracy of each row."""
+    """Notes on the rows, and the accuracy of each row."""
     notes = []
     if recipe.adversaries is not None:
         notes.append("Attacks on the bare classifier (grey-box)")
@@ -40,7 +40,7 @@ def _held_out(recipe: Recipe, about: dict[str, Any]) -> tuple[list[str], dict[st
 
 
 def _at(recipe: Recipe) -> str:
-    """The epsilon of a pipeline's `white_box` figure."""
+    """The epsilon of a pipeline's `white_box` figure, in words."""
     if recipe.ibp is not None:
         return f" at {recipe.ibp.tested_epsilon:g}"
     if (made := recipe.joint or recipe.online) is not None:

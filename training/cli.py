@@ -1,4 +1,4 @@
-"""`fend train RECIPE`: the whole offline line in one command."""
+"""`fend train RECIPE`: the whole training pipeline in one command."""
 
 import os
 from pathlib import Path
@@ -22,32 +22,42 @@ def train(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="Another seed than the recipe's; it goes into the name."),
+        typer.Option(min=0, help="Seed in place of the recipe's; it is added to the name."),
     ] = None,
     classifier: Annotated[
         str | None,
         typer.Option(
             metavar="MODULE:FUNCTION",
-            help="Protect this classifier as it is: a Python function that makes a torch.nn.Module",
+            help="Classifier to protect: a Python function that returns a torch.nn.Module.",
         ),
     ] = None,
     classifier_weights: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Its weights, as safetensors; default: as it is made."),
+        typer.Option(
+            metavar="FILE",
+            help="Weights of that classifier, as safetensors; default: the function's own.",
+        ),
     ] = None,
     smoke: Annotated[
-        bool, typer.Option("--smoke", help="In miniature, on rendered digits; needs no data.")
+        bool, typer.Option("--smoke", help="Train in miniature, on typeset digits; needs no data.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint of this recipe.")
+        bool, typer.Option("--resume", help="Continue from the last checkpoint of this recipe.")
     ] = False,
     cut: Annotated[
-        bool, typer.Option("--cut", help="Train no further: export the best checkpoint so far.")
+        bool,
+        typer.Option(
+            "--cut", help="Export the best checkpoint so far instead of training further."
+        ),
     ] = False,
     data_dir: DataDir = DATA_DIR,
-    models_dir: Annotated[Path, typer.Option(help="Where the bundle is written.")] = Path("models"),
-    runs_dir: Annotated[Path, typer.Option(help="Checkpoints and TensorBoard.")] = Path("runs"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    models_dir: Annotated[Path, typer.Option(help="Folder that the bundle is written to.")] = Path(
+        "models"
+    ),
+    runs_dir: Annotated[
+        Path, typer.Option(help="Folder of checkpoints and TensorBoard files.")
+    ] = Path("runs"),
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1, ...")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
 ) -> None:
     """Train a classifier and a denoiser by RECIPE and export them as a bundle."""
@@ -58,14 +68,14 @@ def train(
 
     from training.line import run_recipe
     from training.recipe.files import foreign_changes, load_recipe
-    from training.recipe.smaller import smoke as in_miniature
+    from training.recipe.smaller import smoke as smoke_recipe
 
     if threads:
         torch.set_num_threads(threads)
-    taken = foreign_changes(recipe, classifier, classifier_weights)
-    chosen = load_recipe(recipe, profile=profile, changes=[*taken, *(changes or [])], seed=seed)
+    foreign = foreign_changes(recipe, classifier, classifier_weights)
+    chosen = load_recipe(recipe, profile=profile, changes=[*foreign, *(changes or [])], seed=seed)
     if smoke:
-        chosen = in_miniature(chosen)
+        chosen = smoke_recipe(chosen)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     run_recipe(

@@ -1,4 +1,4 @@
-"""The recipe's images: training, held out, and test."""
+"""The recipe's images: training, held-out and test."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from training.recipe.schema import DataSection, RecipeError
 
 @dataclass(frozen=True)
 class Splits:
-    """Disjoint images. The test set is touched for the final table only."""
+    """Disjoint images; the test set is used for the final table only."""
 
     train: ImageSet
     held_out: ImageSet
@@ -23,10 +23,10 @@ class Splits:
 def load_splits(
     section: DataSection, input_spec: InputSpec, seed: int, data_dir: Path | None
 ) -> Splits:
-    """Load and split; the same seed splits the same way.
+    """Load and split; the same seed gives the same split.
 
     Raises:
-        Invalid: a set that is not there.
+        Invalid: a data set is missing.
         RecipeError: fewer images than the recipe asks for, or of another shape.
     """
     images = load(section.train, data_dir, input_spec)
@@ -45,7 +45,7 @@ def load_splits(
 
 
 def _as_input(images: ImageSet, spec: InputSpec, fit: bool) -> ImageSet:
-    """`images` in the shape of the recipe's input; raises RecipeError where they are not."""
+    """`images` in the shape of the recipe's input; raises RecipeError where they do not fit."""
     wanted = (spec.channels, spec.height_px, spec.width_px)
     shape = tuple(images.images.shape[1:])
     if shape == wanted:

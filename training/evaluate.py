@@ -1,4 +1,4 @@
-"""How often a model is right on held-out images, clean and attacked."""
+"""Accuracy of a model on held-out images, clean and attacked."""
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +8,12 @@ from fend.datasets import ImageSet
 from fend.threat import ThreatModel
 
 WHITE_BOX_IMAGES = 500
-"""Held-out images that are attacked after each epoch of a training on adversarial images."""
+"""Number of held-out images that are attacked after each epoch of adversarial training."""
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: ImageSet, pixels: Tensor | None = None) -> float:
-    """The share of `images` that `model` labels right; `pixels` (N,C,H,W) may stand in for them."""
+    """Share of `images` that `model` labels right; `pixels` (N,C,H,W) replace them if given."""
     device = device_of(model)
     right = 0
     for indices in torch.split(torch.arange(len(images)), 500):
@@ -33,5 +33,5 @@ def white_box_accuracy(model: nn.Module, images: ImageSet, threat: ThreatModel) 
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where `model` computes."""
+    """The device of the model's parameters."""
     return next(model.parameters()).device

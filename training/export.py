@@ -20,11 +20,11 @@ from training.stages.classifier import Classifier
 from training.stages.stage import Outcome
 
 FALSE_POSITIVE_RATE = 0.01
-"""Largest share of clean held-out images that may look suspicious."""
+"""Largest share of clean held-out images that may be flagged as suspicious."""
 
 SMALLEST_THRESHOLD = 0.01
-"""Lowest threshold of suspicion, in bits: a good denoiser hardly changes a clean image, and less
-than this is rounding, not doubt."""
+"""Lowest threshold of suspicion, in bits: a good denoiser hardly changes a clean image, and smaller
+differences are rounding."""
 
 
 def export_bundle(
@@ -38,8 +38,8 @@ def export_bundle(
 ) -> Manifest:
     """Write a bundle to `folder`; an older one is replaced whole.
 
-    `outcome` has the networks; the stage may have trained those of `classifier` further. `about` is
-    added to what the manifest says.
+    The networks are those of `outcome`, since a stage may train the classifier further. `about` is
+    added to the manifest's section of that name.
     """
     all_about = {
         "summary": recipe.summary,
@@ -81,7 +81,7 @@ def export_bundle(
 
 @torch.no_grad()
 def _suspicion_rule(defence: Defence, images: ImageSet) -> SuspicionRule:
-    """The score that at most `FALSE_POSITIVE_RATE` of clean images exceed, and how many do."""
+    """The score that at most `FALSE_POSITIVE_RATE` of clean images exceed, and their share."""
     device = device_of(defence)
     batches: list[Tensor] = []
     for indices in torch.split(torch.arange(len(images)), 500):

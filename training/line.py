@@ -35,7 +35,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "denoiser": leave_untrained,
     }
 )
-"""By the section of the recipe that the stage is given."""
+"""Stages by the section of the recipe that each is given."""
 
 
 def run_recipe(
@@ -53,14 +53,14 @@ def run_recipe(
     """Everything that `fend train` does; returns the manifest of the bundle at `bundle_dir`.
 
     The denoiser's checkpoints go to `runs_dir/<name>`. Classifiers and adversarial images are kept
-    under `runs_dir` by the digest of what made them, shared by all recipes; they always resume.
-    `cut` trains no further and exports the best checkpoint so far. `about` is added to what the
-    manifest says of the bundle.
+    under `runs_dir` by the digest of their inputs and shared by all recipes; they always resume.
+    `cut` trains no further and exports the best checkpoint so far. `about` is added to the
+    manifest's section of that name.
 
     Raises:
-        RecipeError: what the recipe asks for does not fit together, or `resume` or `cut` would go
-            on with the run of another recipe.
-        FendError: data, a loss network or a bundle that is not there.
+        RecipeError: the recipe is inconsistent, or `resume` or `cut` would continue the run of
+            another recipe.
+        FendError: data, a loss network or a bundle is missing.
     """
     splits = load_splits(recipe.data, recipe.input, recipe.seed, data_dir)
     _check_networks(recipe, len(splits.train.label_names))
@@ -74,12 +74,12 @@ def run_recipe(
         device=device,
         console=console,
     )
-    learns, goes_on = recipe.denoiser.epochs > 0, resume or cut
+    learns, continues = recipe.denoiser.epochs > 0, resume or cut
     if learns:
-        _claim(context.run_dir, recipe, goes_on=goes_on)
+        _record_recipe(context.run_dir, recipe, continues=continues)
     classifier = obtain_classifier(recipe.classifier, replace(context, cut=cut and not learns))
     if learns and recipe.classifier.taken:
-        _claim_classifier(context.run_dir, classifier.module, goes_on=goes_on)
+        _record_classifier(context.run_dir, classifier.module, continues=continues)
     stage, section = STAGES[recipe.learns_from], getattr(recipe, recipe.learns_from)
     outcome = stage(section, classifier.module, context)
     if classifier.origin is not None:
@@ -90,11 +90,11 @@ def run_recipe(
 
 
 def _check_networks(recipe: Recipe, classes: int) -> None:
-    """Find out now, not after an hour, that a network cannot be built or does not fit.
+    """Refuse a network that cannot be built or does not fit before anything is trained.
 
     Raises:
-        Invalid: a network that the registry does not have or cannot build.
-        RecipeError: a network that does not fit the images, the classes or its epochs.
+        Invalid: the registry does not have the network or cannot build it.
+        RecipeError: the network does not fit the images, the classes or its epochs.
     """
     spec = recipe.input
     images = torch.zeros(2, spec.channels, spec.height_px, spec.width_px)
@@ -128,10 +128,10 @@ def _try(
     return answers
 
 
-def _claim(folder: Path, recipe: Recipe, *, goes_on: bool) -> None:
-    """Note whose run the folder holds; raises RecipeError where it goes on with another's."""
+def _record_recipe(folder: Path, recipe: Recipe, *, continues: bool) -> None:
+    """Record a run's recipe; raises RecipeError where the run to continue is of another."""
     note = folder / "recipe.json"
-    if goes_on and note.is_file() and (difference := _difference(note, recipe)) is not None:
+    if continues and note.is_file() and (difference := _difference(note, recipe)) is not None:
         raise RecipeError(
             f"{folder} holds the run of a different recipe{difference}; "
             "train without --resume, or under another name (--set name=...)"
@@ -139,10 +139,10 @@ def _claim(folder: Path, recipe: Recipe, *, goes_on: bool) -> None:
     replace_atomically(note, recipe.model_dump_json())
 
 
-def _claim_classifier(folder: Path, classifier: nn.Module, *, goes_on: bool) -> None:
-    """As `_claim`, for the weights of a classifier that is taken: the recipe does not hold them."""
+def _record_classifier(folder: Path, classifier: nn.Module, *, continues: bool) -> None:
+    """As `_record_recipe`, for the weights of a classifier that the recipe only names."""
     note, digest = folder / "classifier.sha256", digest_of(classifier.state_dict())
-    if goes_on and note.is_file() and note.read_text() != digest:
+    if continues and note.is_file() and note.read_text() != digest:
         raise RecipeError(
             f"{folder} holds the run for a classifier with other weights; train without --resume, "
             "or under another name (--set name=...)"
@@ -151,9 +151,9 @@ def _claim_classifier(folder: Path, classifier: nn.Module, *, goes_on: bool) -> 
 
 
 def _difference(note: Path, recipe: Recipe) -> str | None:
-    """What sets the noted recipe apart, in words; None where both train the same.
+    """The sections in which the recorded recipe differs, in words; None where it trains the same.
 
-    The summary may change: it is words. So may the text of the note, with a later Fend.
+    The summary may differ, and so may the file's text, which a later Fend may write otherwise.
     """
     try:
         other = Recipe.model_validate_json(note.read_text())

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 Indices = Tensor
-"""int64 (batch,): which training images a step uses."""
+"""Indices of the training images of a step: int64 (batch,)."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class StepContext:
     """Progress and random numbers of the current step."""
 
     progress: float
-    """0 at the first step, near 1 at the last."""
+    """Fraction of the training that is done: 0 at the first step, near 1 at the last."""
     generator: torch.Generator
     """Source of every random draw of the step, on the CPU."""
 
@@ -51,33 +51,33 @@ class Fit:
     """Number of training images; each is used once an epoch."""
     seed: int
     loss: Callable[[Indices, StepContext], dict[str, Tensor]]
-    """The terms of the loss on a batch; their sum is minimised."""
+    """Terms of the loss on a batch; their sum is minimised."""
     validate: Callable[[nn.Module], dict[str, float]]
     """Figures of the module, or of its averaged copy, on held-out images, by name; `score` selects
     the best epoch."""
     pictures: Callable[[nn.Module], Tensor] | None = None
     """An image grid (C,H,W) in [0, 1] for TensorBoard, made with the same module."""
     average: float | None = None
-    """Decay of the moving average of the weights, which is then what is validated and kept."""
+    """Decay of the moving average of the weights; the average is then validated and kept."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """How a training ended."""
+    """Outcome of a training."""
 
     figures: dict[str, float]
     """Figures of the best epoch, on held-out images."""
     epochs: int
-    """Epochs that were finished; fewer than planned where the training was cut short."""
+    """Finished epochs; fewer than planned where the training was cut short."""
 
 
 def fit(job: Fit, folder: Path, *, resume: bool, console: Console, cut: bool = False) -> Fitted:
     """Train `job.module` in place and leave its best weights in it.
 
-    Everything is kept in `folder`: `checkpoint.pt` after each epoch (written whole or not at all),
-    so that a stopped run resumes; TensorBoard's files beside it. The order of images and every
-    random draw of an epoch depend on the seed and the epoch alone, so a resumed run equals an
-    undisturbed one. With `cut` nothing is trained: the best checkpoint so far is the outcome.
+    `folder` holds `checkpoint.pt`, written atomically after each epoch so that a stopped run can
+    resume, and TensorBoard's files. The order of images and every random draw of an epoch depend
+    on the seed and the epoch alone, so a resumed run equals an uninterrupted one. With `cut`
+    nothing is trained: the best checkpoint so far is the outcome.
 
     Raises:
         Invalid: `cut`, and there is no checkpoint (`nothing_to_cut`).
@@ -115,12 +115,12 @@ def fit(job: Fit, folder: Path, *, resume: bool, console: Console, cut: bool = F
 
 
 def averaged_copy(module: nn.Module, decay: float) -> AveragedModel:
-    """A copy of `module` in eval mode whose weights follow it as an exponential moving average: a
-    flatter, more robust place than the last step's (Izmailov et al. 2018; for adversarial training:
-    Gowal et al. 2020).
+    """A copy of `module` in eval mode whose weights are an exponential moving average of its: a
+    flatter, more robust minimum than the last step's (Izmailov et al. 2018; for adversarial
+    training: Gowal et al. 2020).
 
-    `decay` is how much of the old average a step keeps; the first steps, which are far off, are
-    forgotten sooner. The copy starts from the weights that `module` has now.
+    `decay` is the share of the old average that a step keeps; it starts lower, so that the first
+    steps are soon forgotten. The copy starts from the present weights of `module`.
     """
 
     @torch.no_grad()
@@ -128,17 +128,19 @@ def averaged_copy(module: nn.Module, decay: float) -> AveragedModel:
         if not averages[0].is_floating_point():  # such as counts of batches
             torch._foreach_copy_(averages, currents)
             return
-        steps = int(copy.n_averaged)  # on the CPU: the one passed in would wait for the device
+        steps = int(
+            copy.n_averaged
+        )  # on the CPU: reading the argument would synchronise the device
         torch._foreach_lerp_(averages, currents, 1 - min(decay, steps / (steps + 10)))
 
     copy = AveragedModel(module, multi_avg_fn=follow, use_buffers=True)
-    copy.n_averaged += 1  # else torch takes the weights after the first step for the start
+    copy.n_averaged += 1  # else torch starts from the weights after the first step
     return copy.eval()
 
 
 @dataclass(frozen=True)
 class _Live:
-    """All that changes with each step."""
+    """Everything that changes with each step."""
 
     module: nn.Module
     optimiser: torch.optim.Optimizer
@@ -158,7 +160,7 @@ class _Live:
 def _train_epoch(
     job: Fit, live: _Live, epoch: int, advance: Callable[[], object]
 ) -> dict[str, float]:
-    """One pass over the images; the mean of each term of the loss."""
+    """One pass over the images; returns the mean of each term of the loss."""
     generator = torch.Generator().manual_seed(job.seed * 100_003 + epoch)
     sums: dict[str, Tensor] = {}
     job.module.train()
@@ -167,7 +169,7 @@ def _train_epoch(
         terms = job.loss(indices, StepContext(progress, generator))
         live.step(torch.stack(list(terms.values())).sum())
         for name, value in terms.items():
-            # A tensor until the epoch ends: a number would make the step wait for its device.
+            # Kept as a tensor until the epoch ends: reading it would synchronise the device.
             sums[name] = sums.get(name, torch.zeros(())) + value.detach() * len(indices)
         advance()
     job.module.eval()
@@ -208,7 +210,7 @@ def _build_schedule(
 
 @dataclass(frozen=True)
 class _State:
-    """Where a run is: epochs finished, and the best weights so far."""
+    """Progress of a run: finished epochs and the best weights so far."""
 
     epoch: int
     best_figures: dict[str, float]

@@ -17,8 +17,8 @@ def train_surrogate(bundle_dir: Path, out_dir: Path, *, data_dir: Path | None, s
     Data and loss network are read from `data_dir`; progress goes to stderr.
 
     Raises:
-        Invalid: the bundle says of no recipe that can be used (`surrogate_impossible`).
-        FendError: its data set or loss network is not there.
+        Invalid: the bundle holds no recipe that can be used (`surrogate_impossible`).
+        FendError: its data set or loss network is missing.
     """
     manifest = read_manifest(bundle_dir)
     recipe = surrogate_recipe(manifest, seed)

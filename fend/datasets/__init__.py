@@ -1,4 +1,4 @@
-"""Named labelled image sets: what is trained on and audited with."""
+"""Named sets of labelled images, for training and audits."""
 
 from fend.datasets.base import (
     ImageSet,

@@ -28,14 +28,14 @@ class ImageSet:
     """Images and their labels, all in memory; two sets are the same when their digests are.
 
     Attributes:
-        name: where it came from, such as "mnist:test".
+        name: spec of its source, such as "mnist:test".
         images: uint8 (N, C, H, W).
         labels: int64 (N,), each in [0, len(label_names)).
-        label_names: what each label is called.
-        digest: "sha256:..." over shape, pixels, labels and label names; the name is left out.
+        label_names: name of each label.
+        digest: "sha256:..." over shape, pixels, labels and label names, but not the name.
 
     Raises:
-        InvalidDatasetError: when dtypes, shapes or label range are not as above.
+        InvalidDatasetError: dtypes, shapes or labels are not as above.
     """
 
     name: str
@@ -59,7 +59,7 @@ class ImageSet:
         """Draw `count` indices without replacement: int64 (min(count, N),).
 
         The same seed and digest give the same indices on every machine and version, and a smaller
-        count gives the beginning of a larger one. None, or a count of N or more, means all images
+        count gives the beginning of a larger one. None, or a count of N or more, selects all images
         in their own order.
         """
         if count is not None and count < 1:
@@ -68,8 +68,8 @@ class ImageSet:
             raise InvalidDatasetError(f"a seed is zero or more, not {seed}")
         if count is None or count >= len(self):
             return torch.arange(len(self))
-        # Raw bits of a named generator: numpy keeps these fixed over versions, torch.randperm is
-        # not promised to be.
+        # Raw bits of a named generator: numpy guarantees that they never change; torch.randperm
+        # has no such guarantee.
         keys = np.random.PCG64(seed).random_raw(len(self))
         return torch.from_numpy(np.argsort(keys, kind="stable")[:count].astype(np.int64))
 
@@ -78,7 +78,7 @@ class ImageSet:
         return ImageSet(self.name, self.images[indices], self.labels[indices], self.label_names)
 
     def relabelled(self, label_names: tuple[str, ...]) -> "ImageSet":
-        """The same images with labels counted by another list of names, such as a model's.
+        """The same images with labels numbered by another list of names, such as a model's.
 
         Raises:
             InvalidDatasetError: when a name of this set is not in `label_names`.

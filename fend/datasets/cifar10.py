@@ -1,8 +1,8 @@
 """CIFAR-10 from its six "python" batches, in the layout that torchvision uses.
 
 The batches are pickles, and a pickle can run any code. So each file's digest is compared with the
-published one before a byte of it is interpreted, and the unpickler then knows three names only,
-which stand for our own passive classes here: nothing of numpy or Python can be reached.
+published one before any of it is interpreted, and the unpickler resolves only three names, to the
+passive classes below: no code of numpy or Python can be reached.
 
 The format: https://www.cs.toronto.edu/~kriz/cifar.html (rows of 3,072 bytes: red, green, blue).
 """
@@ -76,8 +76,8 @@ def load(split: str, data_dir: Path, md5s: Mapping[str, str] = MD5S) -> ImageSet
 def load_grey(split: str, data_dir: Path, md5s: Mapping[str, str] = MD5S) -> ImageSet:
     """CIFAR-10 as the paper has it (section 4.1), uint8 (N, 1, 28, 28).
 
-    Each picture is made as the service would make it of the colour picture: resized with an
-    antialiased bilinear filter, then ITU-R BT.601 luma. The paper names no filter and no formula.
+    Each picture is converted as the service converts a colour upload: resized with an antialiased
+    bilinear filter, then ITU-R BT.601 luma. The paper names no filter and no formula.
 
     Raises:
         MissingDatasetError, Invalid: as `load`.
@@ -96,7 +96,7 @@ def load_grey(split: str, data_dir: Path, md5s: Mapping[str, str] = MD5S) -> Ima
 
 
 def find_files(split: str, data_dir: Path) -> tuple[Path, ...]:
-    """Where the batches of a split are; raises MissingDatasetError."""
+    """The paths of a split's batches; raises MissingDatasetError."""
     folder = data_dir / FOLDER
     missing = [name for name in FILES[split] if not (folder / name).is_file()]
     if missing:
@@ -141,7 +141,7 @@ class _PickledType:
 
 
 class _PickledArray:
-    """Stands for what numpy's `_reconstruct` makes; its state then brings shape and bytes."""
+    """Stands for the result of numpy's `_reconstruct`; its state brings shape and bytes."""
 
     array: NDArray[np.uint8]
 

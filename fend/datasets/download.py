@@ -1,7 +1,7 @@
-"""Fetch the published data sets: checked by digest, resumed where a transfer broke off.
+"""Download of the published data sets: checked by digest, resumed after a broken transfer.
 
-A file grows as NAME.part and gets its name only when its size and digest are the published ones, so
-what has its name is whole. Mirrors and digests are those that torchvision uses; the second MNIST
+A file is written to NAME.part and renamed only when its size and digest are the published ones, so
+a file with its final name is complete. Mirrors and digests are torchvision's; the second MNIST
 mirror is TensorFlow Datasets'.
 """
 
@@ -23,7 +23,7 @@ from fend.errors import Invalid
 from fend.files import replacing
 
 Progress = Callable[[str, int, int], None]
-"""Called with a file's name, the bytes that are here, and its size in bytes."""
+"""Callback with a file's name, the number of bytes received, and its size in bytes."""
 
 TIMEOUT_S = 30.0
 _CHUNK_BYTES = 2**16
@@ -41,11 +41,11 @@ class RemoteFile:
     """A published file.
 
     Attributes:
-        path: where it belongs, relative to the data directory.
+        path: its place, relative to the data directory.
         urls: its mirrors, best first.
-        size_bytes, md5: what it must be.
-        unpacks_to: for a tar archive, the files that are wanted of it, relative to the data
-            directory, named alike in the archive; the archive itself is not kept.
+        size_bytes, md5: its published size and digest.
+        unpacks_to: for a tar archive, the members to unpack, named relative to the data directory
+            as in the archive; the archive itself is not kept.
     """
 
     path: str
@@ -95,13 +95,13 @@ def download(
     attempts: int = 4,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Bring every file of the data set `name` into `data_dir`; what is there already is kept.
+    """Download the files of the data set `name` that are not in `data_dir` yet.
 
     Each attempt tries every mirror; between attempts it waits 1, 2, 4, ... seconds.
 
     Raises:
-        Invalid: `dataset_unknown` when `name` cannot be fetched; `download_failed`, with its URLs
-            and where it belongs, when a file cannot be had.
+        Invalid: `dataset_unknown` when `name` cannot be fetched; `download_failed`, with the URLs
+            and the file's place, when no mirror delivers it.
     """
     if name not in files:
         raise Invalid(
@@ -119,7 +119,7 @@ def download(
 
 
 def _is_present(file: RemoteFile, data_dir: Path) -> bool:
-    """Whether what a reader needs is there: it checks the content, for which this has no digest."""
+    """Whether the file that readers need exists; readers check the digest of unpacked files."""
     if file.unpacks_to:
         return all((data_dir / path).is_file() for path in file.unpacks_to)
     path = data_dir / file.path
@@ -145,7 +145,7 @@ def _fetch(
                 _transfer(url, part, file, progress)
             except urllib.error.HTTPError as error:
                 problems[url] = f"HTTP {error.code}"
-                if error.code == 416:  # our part does not fit the mirror's file
+                if error.code == 416:  # our part is longer than the mirror's file
                     part.unlink(missing_ok=True)
                 elif 400 <= error.code < 500 and error.code not in (408, 429):
                     urls.remove(url)
@@ -169,7 +169,7 @@ def _fetch(
 
 
 def _transfer(url: str, part: Path, file: RemoteFile, progress: Progress) -> None:
-    """Bring `part` to its full size, or to one byte more, which a wrong file has."""
+    """Append to `part` up to its full size, or one byte more if the mirror's file is too long."""
     have_bytes = part.stat().st_size if part.exists() else 0
     if have_bytes >= file.size_bytes:
         return

@@ -24,7 +24,7 @@ FILES = {
 }
 LABEL_NAMES = tuple("0123456789")
 
-# Of the unpacked files.
+# Digests of the unpacked files.
 MD5S: Mapping[str, str] = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -32,7 +32,7 @@ MD5S: Mapping[str, str] = {
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 
-_MAX_FILE_BYTES = 64 * 2**20  # the largest of the four has 47 MB
+_MAX_FILE_BYTES = 64 * 2**20  # the largest of the four is 47 MB
 
 
 def load(split: str, data_dir: Path, md5s: Mapping[str, str] = MD5S) -> ImageSet:
@@ -60,7 +60,7 @@ def load(split: str, data_dir: Path, md5s: Mapping[str, str] = MD5S) -> ImageSet
 
 
 def find_files(split: str, data_dir: Path) -> tuple[Path, Path]:
-    """Where the images and labels of a split are; raises MissingDatasetError."""
+    """The paths of a split's images and labels; raises MissingDatasetError."""
     folder = data_dir / FOLDER
     found, missing = [], []
     for name in FILES[split]:

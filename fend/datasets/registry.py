@@ -1,4 +1,4 @@
-"""From a data set's spec, such as "mnist:test", to the images."""
+"""Data sets by spec, such as "mnist:test"."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from fend.images import InputSpec
 
 @dataclass(frozen=True)
 class SpecForm:
-    """One kind of spec that `load` understands, for listings."""
+    """A form of spec that `load` accepts, for listings."""
 
     form: str
     description: str
@@ -36,14 +36,14 @@ def load(spec: str, data_dir: Path | None, input_spec: InputSpec | None = None) 
     process, never from a request.
 
     Args:
-        data_dir: where mnist and cifar10 are; the others do without.
-        input_spec: what the images of a folder are brought to; all else keeps its own size.
+        data_dir: folder of mnist and cifar10; the others need none.
+        input_spec: shape that the images of a folder are converted to; others keep their size.
 
     Raises:
-        Invalid (`dataset_unknown`): when no data set has this name, or it has no such split.
-        MissingDatasetError: when its files are not here.
-        Invalid (`dataset_corrupt`): when mnist or cifar10 is not as published.
-        InvalidDatasetError: when a folder's or .npz file's images cannot be used.
+        Invalid (`dataset_unknown`): no data set has this name, or it has no such split.
+        MissingDatasetError: its files are missing.
+        Invalid (`dataset_corrupt`): mnist or cifar10 is not as published.
+        InvalidDatasetError: a folder's or .npz file's images cannot be used.
     """
     name, _, argument = spec.partition(":")
     if name == "folder" and argument:
@@ -65,7 +65,7 @@ def load(spec: str, data_dir: Path | None, input_spec: InputSpec | None = None) 
 
 
 def fetched_with(spec: str) -> str:
-    """The name that `fend data fetch` knows the files of `spec` by."""
+    """The name under which `fend data fetch` gets the files of `spec`."""
     return spec.partition(":")[0].removesuffix("-grey")
 
 

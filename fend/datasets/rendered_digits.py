@@ -1,9 +1,8 @@
-"""Digits drawn on the spot from the font inside Pillow: a data set that needs no file.
+"""Typeset digits, rendered from the font inside Pillow: a data set of any size without a file.
 
-Light on dark, 28x28, about as large and as placed as MNIST's, one typeface instead of many hands.
-It is for trying things out and for tests, not for claims. Every image follows from the split and
-its index alone. Another version of Pillow or FreeType may draw an edge differently: the digest
-tells.
+Light on dark, 28x28, of about the size and place of MNIST's. For tests and trial trainings, not for
+claims. Every image depends on the split and its index alone. Another version of Pillow or
+FreeType may render edges differently, which shows in the digest.
 """
 
 import math
@@ -20,14 +19,14 @@ LABEL_NAMES = tuple("0123456789")
 
 _SPLIT_SEEDS = {"train": 1, "test": 2}
 _SIDE_PX = 28
-_OVERSAMPLING = 2  # drawn and warped at twice the size, then averaged down
+_OVERSAMPLING = 2  # rendered and warped at twice the size, then averaged down
 _CANVAS_PX = _SIDE_PX * _OVERSAMPLING
-_FONT_PX = 50  # a digit of it is some 18 px high after averaging down; strokes add up to 3
-_STROKES_PX = (0, 1, 2, 3)  # on the canvas, added on every side of the line
+_FONT_PX = 50  # digits are about 18 px high after averaging down; strokes add up to 3
+_STROKES_PX = (0, 1, 2, 3)  # on the canvas, added on each side of the line
 
 
 def load(split: str, count: int | None = None) -> ImageSet:
-    """Draw the first `count` images of the split "train" or "test": uint8 (count, 1, 28, 28).
+    """Render the first `count` images of the split "train" or "test": uint8 (count, 1, 28, 28).
 
     Labels take turns, 0 to 9; a longer set begins with the shorter one.
 
@@ -64,7 +63,7 @@ class _Style:
 
     @classmethod
     def draw(cls, split_seed: int, index: int) -> "_Style":
-        # Raw bits rather than a Generator's methods: numpy keeps these fixed over versions.
+        # Raw bits rather than a Generator's methods: numpy guarantees that they never change.
         raw = np.random.PCG64([split_seed, index]).random_raw(8)
         unit = [float(value) for value in (raw >> np.uint64(11)) * 2.0**-53]  # [0, 1)
 

@@ -1,1 +1,1 @@
-"""What can be proved of an answer: interval bounds (L-inf) and randomised smoothing (L2)."""
+"""Proofs about answers: interval bounds (L-inf) and randomised smoothing (L2)."""

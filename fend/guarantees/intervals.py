@@ -1,9 +1,9 @@
-"""Interval bounds (Gowal et al. 2018): what the outputs of a network can be, at most and at least,
-for every input of a box around an image. What holds at the bounds is proved for all of the box.
+"""Interval bounds (Gowal et al. 2018): largest and smallest outputs of a network over all inputs
+in a box around an image. What holds at the bounds is proved for the whole box.
 
 The network is traced once (torch.fx), and every operation is then run on intervals. An affine layer
-maps the centre of a box, and its half-widths through the absolute weights; an operation that grows
-with each of its inputs maps both ends; anything else is refused, never guessed. Bounds are sound up
+maps the centre of a box, and its half-widths through the absolute weights; a monotone operation
+maps both ends; anything else is refused, never guessed. Bounds are sound up
 to the rounding of float32.
 """
 
@@ -20,22 +20,22 @@ from torch.nn import functional as F
 from fend.errors import Invalid
 
 _AFFINE = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
-_GROWING_LAYERS = (
+_MONOTONE_LAYERS = (
     nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
     nn.Flatten, nn.Identity, nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle,
 )  # fmt: skip
-_GROWING_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset({
+_MONOTONE_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset({
     operator.add, operator.getitem, torch.add, torch.cat, torch.relu, torch.tanh, torch.clamp,
     torch.flatten, F.relu, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.interpolate, F.pad,
     F.pixel_shuffle, F.pixel_unshuffle,
 })  # fmt: skip
-_GROWING_METHODS = frozenset(
+_MONOTONE_METHODS = frozenset(
     {"contiguous", "flatten", "view", "reshape", "relu", "tanh", "clamp", "clamp_min", "clamp_max"}
 )
 
 
 class NotBounded(Invalid):
-    """A network does something for which there are no bounds here."""
+    """A network has an operation for which no bounds are implemented."""
 
     code = "not_bounded"
 
@@ -49,7 +49,7 @@ class Interval:
 
     @property
     def shape(self) -> torch.Size:
-        """Of the tensors."""
+        """Shape of both tensors."""
         return self.lower.shape
 
 
@@ -62,11 +62,11 @@ class Bounds:
     """Bounds of one network, whose weights may go on changing.
 
     Raises:
-        NotBounded: it cannot be traced, or when called, does something without bounds here.
+        NotBounded: it cannot be traced, or a call meets an operation without bounds.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        whole = nn.Sequential(network)  # a single layer can be traced inside of another only
+        whole = nn.Sequential(network)  # fx cannot trace a single layer by itself
         try:
             traced = fx.GraphModule(whole, _Tracer().trace(whole))
         except (fx.proxy.TraceError, TypeError) as error:
@@ -76,16 +76,16 @@ class Bounds:
         self._before = _OnIntervals(_without_last_layer(traced)) if self._last else None
 
     def outputs(self, inputs: Interval) -> Interval:
-        """Bounds of what the network gives for inputs (N, ...)."""
+        """Bounds of the network's outputs for inputs (N, ...)."""
         bounds: Interval = self._whole.run(inputs)
         return bounds
 
     def margins(self, inputs: Interval, labels: Tensor) -> Tensor:
-        """At most so far is each logit above that of the label: (N, classes), 0 at the labels (N,).
+        """Upper bound of each logit minus the label's: (N, classes), 0 at the labels (N,).
 
-        Where the others are all below 0, no input of the box is classified otherwise. The last
-        linear layer is taken together with the difference, which is tighter than the difference of
-        its bounds.
+        Where all others are below 0, every input of the box is classified as the label. The last
+        linear layer and the subtraction are bounded as one, which is tighter than subtracting
+        bounds.
         """
         rows = torch.arange(len(labels), device=labels.device)
         if self._last is None or self._before is None:
@@ -104,7 +104,7 @@ class Bounds:
 
 @torch.no_grad()
 def verified(bounds: Bounds, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
-    """Which images (N,C,H,W) are proved to be labelled right in the whole L-inf ball: bool (N,)."""
+    """Images (N,C,H,W) proved to be labelled right in the whole L-inf ball: bool (N,)."""
     margins = bounds.margins(box(images, epsilon), labels)
     rows = torch.arange(len(labels), device=labels.device)
     margins[rows, labels] = -torch.inf
@@ -112,25 +112,25 @@ def verified(bounds: Bounds, images: Tensor, labels: Tensor, epsilon: float) -> 
 
 
 class _Tracer(fx.Tracer):
-    """Layers are one operation each, those that are made of torch's too."""
+    """Traces each bounded layer as one operation, subclasses of torch's layers included."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        layers = (*_AFFINE, *_GROWING_LAYERS)
+        layers = (*_AFFINE, *_MONOTONE_LAYERS)
         return isinstance(m, layers) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _OnIntervals(fx.Interpreter):
-    """Runs a traced network on intervals; what has none in it runs as it is."""
+    """Runs a traced network on intervals; operations without an interval argument run unchanged."""
 
     def __init__(self, traced: fx.GraphModule) -> None:
         super().__init__(traced)
-        self.extra_traceback = False  # what is refused is told in one line
+        self.extra_traceback = False  # a refusal is one line
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         layer = self.fetch_attr(target)
         if isinstance(layer, _AFFINE):
             return _affine(layer, args[0])
-        if isinstance(layer, _GROWING_LAYERS) and getattr(layer, "mode", None) != "bicubic":
+        if isinstance(layer, _MONOTONE_LAYERS) and getattr(layer, "mode", None) != "bicubic":
             return _at_both_ends(layer, args, kwargs)
         raise NotBounded(f"there are no bounds for the layer {type(layer).__name__}")
 
@@ -141,7 +141,7 @@ class _OnIntervals(fx.Interpreter):
             return args[0].shape
         # Bicubic weights can be negative, and so can the factor in a + alpha * b.
         odd = "bicubic" in (*args, *kwargs.values()) or "alpha" in kwargs
-        if target in _GROWING_FUNCTIONS and not odd:
+        if target in _MONOTONE_FUNCTIONS and not odd:
             return _at_both_ends(target, args, kwargs)
         if target in (operator.sub, torch.sub) and not odd:
             return Interval(_lower(args[0]) - _upper(args[1]), _upper(args[0]) - _lower(args[1]))
@@ -156,7 +156,7 @@ class _OnIntervals(fx.Interpreter):
             return super().call_method(target, args, kwargs)
         if target == "size":
             return args[0].lower.size(*args[1:], **kwargs)
-        if target in _GROWING_METHODS:
+        if target in _MONOTONE_METHODS:
             return _at_both_ends(getattr(Tensor, target), args, kwargs)
         raise NotBounded(f"there are no bounds for the operation {target}")
 
@@ -171,7 +171,7 @@ def _affine(layer: nn.Module, inputs: Interval) -> Interval:
 
 
 def _at_both_ends(operation: Callable[..., Tensor], args: Any, kwargs: Any) -> Interval:
-    """Of an operation that grows with each of its inputs."""
+    """The image of an interval under a monotone operation."""
     return Interval(
         operation(*_each(_lower, args), **kwargs), operation(*_each(_upper, args), **kwargs)
     )
@@ -195,7 +195,7 @@ def _upper(value: Any) -> Any:
 
 
 def _each(change: Callable[[Any], Any], value: Any) -> Any:
-    """`change` on everything in lists and tuples, such as the arguments of torch.cat."""
+    """`change` applied to every item of nested lists and tuples, such as torch.cat's arguments."""
     if isinstance(value, tuple | list):
         return type(value)(_each(change, item) for item in value)
     return change(value)
@@ -208,7 +208,7 @@ def _holds_interval(value: Any) -> bool:
 
 
 def _last_layer(traced: fx.GraphModule) -> nn.Linear | None:
-    """The linear layer whose outputs the network gives, where it ends with one."""
+    """The linear layer that the network ends with; None where it does not."""
     node = traced.graph.output_node().args[0]
     if isinstance(node, fx.Node) and node.op == "call_module":
         layer = traced.get_submodule(str(node.target))
@@ -218,7 +218,7 @@ def _last_layer(traced: fx.GraphModule) -> nn.Linear | None:
 
 
 def _without_last_layer(traced: fx.GraphModule) -> fx.GraphModule:
-    """The same layers, not copies, and the inputs of the last one as the output."""
+    """The same layers (not copies), with the last one's input as the output."""
     last = traced.graph.output_node().args[0]
     assert isinstance(last, fx.Node)
     features = last.args[0]

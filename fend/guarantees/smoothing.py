@@ -1,13 +1,13 @@
-"""Randomised smoothing (Cohen et al. 2019): what a pipeline answers under Gaussian noise, and up to
-which L2 distance no perturbation of the image can change that.
+"""Randomised smoothing (Cohen et al. 2019): a pipeline's answer under Gaussian noise, and the L2
+distance within which no perturbation of the image can change it.
 
 The smoothed classifier answers with the class that the pipeline gives most often to the image plus
 noise of standard deviation sigma. If that class has probability p > 1/2, it stays the answer
 for every perturbation shorter than sigma * Phi^-1(p). p is not known but bounded from below by
-drawing, so a certificate is wrong with probability at most `alpha`; where the bound is not
-above 1/2, there is none: the classifier abstains.
+sampling, so a certificate is wrong with probability at most `alpha`; where the bound is not
+above 1/2, the classifier abstains.
 
-With a denoiser that has learnt to remove this noise: denoised smoothing (Salman et al. 2020).
+With a denoiser trained to remove this noise, this is denoised smoothing (Salman et al. 2020).
 """
 
 import math
@@ -24,7 +24,7 @@ from fend.client.answers import Certified
 from fend.errors import Invalid
 
 SELECTION_SAMPLES = 100
-"""Draws that choose the class, apart from those that certify it. Cohen et al.'s number."""
+"""Draws that choose the class, separate from those that certify it; Cohen et al.'s number."""
 
 SAMPLES = 1_000
 """Draws that certify. The radius is at most 2.46 sigma with 1,000 of them, 3.20 with 10,000."""
@@ -38,12 +38,12 @@ _BISECTIONS = 60
 
 @dataclass(frozen=True)
 class Certificate:
-    """What holds for one image."""
+    """The guarantee for one image."""
 
     index: int | None
     """The class of the smoothed classifier; None where it abstains."""
     radius: float
-    """No perturbation whose L2 length, on the pixel scale, is below this changes the class."""
+    """L2 length, on the pixel scale, below which no perturbation changes the class."""
 
     @property
     def abstained(self) -> bool:
@@ -64,9 +64,9 @@ def certify(
 ) -> list[Certificate]:
     """A certificate for each of `images` (N,C,H,W) in [0, 1], in order.
 
-    `model` takes such images to logits (N, classes), in eval mode. The noise of an image comes from
-    its own seed alone, one of `seeds` each. `on_batch` is called before each pass of the
-    model and may raise to give up.
+    `model` maps such images to logits (N, classes), in eval mode. The noise of each image depends
+    on its own entry of `seeds` alone. `on_batch` is called before each pass of the model and may
+    raise to give up.
     """
     certificates = []
     for image, seed in zip(images, seeds, strict=True):
@@ -94,7 +94,7 @@ def sigma_of(manifest: Manifest) -> float:
 
 
 def new_seed() -> int:
-    """One that nobody could know: who knows the noise can look for images on which it errs."""
+    """An unpredictable seed: whoever knows the noise can search for images on which it errs."""
     return secrets.randbits(48)
 
 
@@ -106,10 +106,10 @@ def certify_image(
     samples: int = SAMPLES,
     on_batch: Callable[[], object] = lambda: None,
 ) -> Certified:
-    """The certificate of a bundle for one image (C,H,W), as it is told to a caller.
+    """The certificate of a bundle for one image (C,H,W), as the API returns it.
 
     Raises:
-        Invalid (`not_certifiable`), and what `on_batch` does.
+        Invalid (`not_certifiable`): the bundle was not trained on noise.
     """
     sigma = sigma_of(bundle.manifest)
     images = pixels.unsqueeze(0)
@@ -132,8 +132,8 @@ def certify_image(
 def lower_bound(successes: int, trials: int, alpha: float) -> float:
     """The exact one-sided lower bound of a probability (Clopper and Pearson 1934).
 
-    The p with which `successes` or more of `trials` have probability `alpha`: the true one is below
-    it with probability `alpha` at most.
+    It is the p at which `successes` or more of `trials` have probability `alpha`; the true
+    probability is below it with probability `alpha` at most.
     """
     if not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"{successes} successes do not fit {trials} trials")
@@ -142,7 +142,7 @@ def lower_bound(successes: int, trials: int, alpha: float) -> float:
     counts = torch.arange(successes, trials + 1, dtype=torch.float64)
     ways = (
         math.lgamma(trials + 1) - torch.lgamma(counts + 1) - torch.lgamma(trials - counts + 1)
-    )  # logarithms, for the binomials overflow
+    )  # logarithms, since the binomials overflow
     low, high = 0.0, 1.0
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
@@ -179,7 +179,7 @@ def _count(
         size = min(DRAWS_AT_A_TIME, draws - start)
         noise = torch.randn((size, *image.shape), generator=generator).to(image.device)
         logits = model(image + sigma * noise)
-        voting = logits[logits.isfinite().all(1)]  # without an answer there is no vote
+        voting = logits[logits.isfinite().all(1)]  # a NaN or infinite answer is no vote
         votes = torch.bincount(voting.argmax(1), minlength=logits.shape[1])
         counts = votes if counts is None else counts + votes
     assert counts is not None, "there is at least one draw"

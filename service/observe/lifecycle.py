@@ -1,10 +1,10 @@
-"""Whether the service is on its way down: what readiness and long responses ask."""
+"""Whether the service is shutting down, for readiness and endless responses."""
 
 import asyncio
 
 
 class Lifecycle:
-    """One for each app. `service/server.py` sets it when a signal arrives."""
+    """Shutdown state of one app; `service/server.py` starts the drain when a signal arrives."""
 
     def __init__(self) -> None:
         self._draining = asyncio.Event()
@@ -15,9 +15,9 @@ class Lifecycle:
         return self._draining.is_set()
 
     def drain(self) -> None:
-        """Be not ready from now on."""
+        """Report not ready from now on."""
         self._draining.set()
 
     async def wait_draining(self) -> None:
-        """Return when draining starts: for responses that have no end of their own."""
+        """Return when draining starts, so that endless responses can finish."""
         await self._draining.wait()

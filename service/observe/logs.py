@@ -1,6 +1,6 @@
 """Log lines: structlog to stdout, as text for people or as JSON for machines.
 
-Never an image, never a token.
+No line holds an image or a token.
 """
 
 import logging
@@ -23,7 +23,7 @@ def configure_logs(log_format: LogFormat) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    # Plain tracebacks: the richer ones show local variables, so images and tokens.
+    # Plain tracebacks: richer ones show local variables, which hold images and tokens.
     renderers: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_to_json)]
         if log_format == "json" or (log_format == "auto" and not sys.stdout.isatty())
@@ -36,7 +36,7 @@ def configure_logs(log_format: LogFormat) -> None:
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        # One write a line, or lines of several threads mix.
+        # One write per line, else lines of several threads mix.
         logger_factory=structlog.WriteLoggerFactory(sys.stdout),
         cache_logger_on_first_use=True,
     )
@@ -51,5 +51,5 @@ def configure_logs(log_format: LogFormat) -> None:
 
 
 def _to_json(event: EventDict, **_: Any) -> str:
-    # Three times as fast as the standard library's, and there is a line for each request.
+    # Three times as fast as the standard library's; every request writes a line.
     return to_json(event, fallback=repr).decode()

@@ -11,10 +11,10 @@ from prometheus_client import (
 )
 
 TIME_BUCKETS_S = tuple(0.0005 * 2**power for power in range(15))
-"""0.5 ms to 8.2 s, each twice the one before."""
+"""Upper bounds from 0.5 ms to 8.2 s, doubling."""
 
 AUDIT_BUCKETS_S = tuple(float(4**power) for power in range(10))
-"""1 s to 3 days, each four times the one before."""
+"""Upper bounds from 1 s to 3 days, each four times the one before."""
 
 BATCH_BUCKETS = tuple(2**power for power in range(10))
 SHARE_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -133,7 +133,7 @@ class Metrics:
         )
         self.audit_worker_deaths = Counter(
             "fend_audit_worker_deaths_total",
-            "Audit processes that ended without a word.",
+            "Audit processes that exited without reporting an error.",
             registry=self.registry,
         )
         self.state_failures = Counter(

@@ -22,7 +22,7 @@ _NO_SPAN = nullcontext()
 
 
 class Traces:
-    """The traces of one app. Without a provider every method costs next to nothing."""
+    """The traces of one app; without a provider every method is nearly free."""
 
     def __init__(self, provider: "TracerProvider | None") -> None:
         self._provider = provider
@@ -38,7 +38,7 @@ class Traces:
         return _NO_SPAN if self._tracer is None else self._tracer.start_as_current_span(name)
 
     def config(self, exclude: Callable[[MutableMapping[str, Any]], bool]) -> TelemetryConfig:
-        """What FastAPI is to do: spans where there is a provider, and never more (see metrics)."""
+        """FastAPI's telemetry options: spans where there is a provider; metrics are our own."""
         return {
             "tracing": self._provider is not None,
             "tracer_provider": self._provider,
@@ -50,13 +50,13 @@ class Traces:
         }
 
     def close(self) -> None:
-        """Send what is left; blocks until the collector has it, or for some seconds."""
+        """Flush pending spans; blocks until the collector has them, or for some seconds."""
         if self._provider is not None:
             self._provider.shutdown()
 
 
 def open_traces(wanted: bool) -> Traces:
-    """Traces to the collector in OTEL_EXPORTER_OTLP_ENDPOINT where they are wanted."""
+    """Traces sent to the collector in OTEL_EXPORTER_OTLP_ENDPOINT, or none unless `wanted`."""
     if not wanted:
         return Traces(None)
     try:
@@ -66,7 +66,7 @@ def open_traces(wanted: bool) -> Traces:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         structlog.get_logger().warning(
-            "no traces: the environment names a collector, and what sends to it is not installed; "
+            "no traces: the environment names a collector, but its exporter is not installed; "
             "pip install 'fend[otel]', or set OTEL_SDK_DISABLED=true"
         )
         return Traces(None)
@@ -79,7 +79,7 @@ def open_traces(wanted: bool) -> Traces:
 
 
 def add_trace_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """A log processor: `trace_id`, where the line belongs to a traced request."""
+    """Log processor that adds `trace_id` to the lines of a traced request."""
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
         event["trace_id"] = trace.format_trace_id(context.trace_id)

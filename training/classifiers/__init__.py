@@ -1,1 +1,1 @@
-"""Where a classifier comes from that is not trained here."""
+"""Importers of classifiers that are not trained here."""

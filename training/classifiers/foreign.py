@@ -1,9 +1,9 @@
-"""A classifier that Fend has never seen: a function of the user's makes it, and it stays as it is.
+"""A foreign classifier: a function of the user's returns it, and it stays unchanged.
 
     module = factory()  ->  weights loaded  ->  torch.export  ->  graph (fend.models.graph)
 
-Here, and nowhere else, code of the user's runs. What training, audits and the service use is the
-graph: data, in the bundle.
+The user's code runs here and nowhere else. Training, audits and the service use the graph, which is
+data in the bundle.
 """
 
 import hashlib
@@ -28,30 +28,30 @@ from training.classifiers.graph import graph_of
 
 ARCHITECTURE = "graph"
 TOLERANCE = 1e-4
-"""How far logits of the graph may be from the module's, as a part of the largest one."""
+"""Largest difference between logits of graph and module, as a share of the largest logit."""
 
 
 class ForeignInvalid(Invalid):
-    """A classifier of the user's cannot be taken; the message says what to change."""
+    """The user's classifier cannot be used; the message says what to change."""
 
     code = "classifier_invalid"
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a foreign classifier comes from."""
+    """Origin of a foreign classifier."""
 
     factory: str
     weights: str | None
-    """Name of the file, without its folder; None where the factory brought them."""
+    """Name of the weights file, without its folder; None where the factory set the weights."""
     weights_sha256: str | None
     tensors_sha256: str
-    """Of all its tensors by name, see `digest_of`."""
+    """Digest of all its tensors by name, see `digest_of`."""
     names: tuple[str, ...]
-    """Its tensors; the graph may hold more, such as constants of its code."""
+    """Names of its tensors; the graph may hold more, such as constants of its code."""
 
     def about(self) -> dict[str, Any]:
-        """For the manifest of a bundle."""
+        """The record for a bundle's manifest."""
         return {
             "factory": self.factory,
             "weights": self.weights,
@@ -61,7 +61,7 @@ class Origin:
         }
 
     def check(self, module: nn.Module) -> None:
-        """Raises ForeignInvalid where `module` no longer holds the very tensors."""
+        """Raises ForeignInvalid unless `module` still holds exactly these tensors."""
         state = module.state_dict()
         if digest_of({name: state[name] for name in self.names}) != self.tensors_sha256:
             raise ForeignInvalid(f"{self.factory}: its weights were changed; nothing is exported")
@@ -70,16 +70,15 @@ class Origin:
 def take(
     factory: str, weights: Path | None, input_spec: InputSpec, classes: int
 ) -> tuple[nn.Module, dict[str, Any], Origin]:
-    """The classifier that `factory` ("package.module:function") makes, as a frozen graph network;
-    the configuration of that graph; and where it comes from.
+    """The classifier that `factory` ("package.module:function") returns, as a frozen graph network;
+    the configuration of that graph; and its origin.
 
-    `weights` is a safetensors file with exactly the module's tensors; None keeps those that the
-    module has.
+    `weights` is a safetensors file with exactly the module's tensors; None keeps the module's own.
 
     Raises:
-        ForeignInvalid: what the message says.
+        ForeignInvalid: the factory, the module or the weights cannot be used.
     """
-    module = frozen(_made(factory))
+    module = frozen(_build(factory))
     if weights is not None:
         _load(module, weights)
     state = {key: tensor.detach().clone() for key, tensor in module.state_dict().items()}
@@ -112,12 +111,12 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _made(factory: str) -> nn.Module:
+def _build(factory: str) -> nn.Module:
     name, colon, attribute = factory.partition(":")
     if not colon or not name or not attribute:
         raise ForeignInvalid(f"{factory!r} is not package.module:function, such as mine:classifier")
     here = str(Path.cwd())
-    sys.path.insert(0, here)  # a file beside the user, as with `python -m`
+    sys.path.insert(0, here)  # finds files in the current folder, as `python -m` does
     try:
         function = getattr(importlib.import_module(name), attribute)
     except (ImportError, AttributeError) as error:
@@ -149,7 +148,7 @@ def _examples(spec: InputSpec) -> Tensor:
 
 @torch.no_grad()
 def _try(factory: str, module: nn.Module, images: Tensor, classes: int) -> None:
-    """Raises ForeignInvalid where it does not give a logit a class, image by image."""
+    """Raises ForeignInvalid unless it gives one logit per class, for each image on its own."""
     shape = "x".join(str(size) for size in images.shape[1:])
     try:
         logits = module(images)
@@ -168,7 +167,7 @@ def _try(factory: str, module: nn.Module, images: Tensor, classes: int) -> None:
 
 
 def _compare(factory: str, module: nn.Module, network: nn.Module, images: Tensor) -> None:
-    """Raises ForeignInvalid where the graph is not the module, in logits or in gradients."""
+    """Raises ForeignInvalid where the graph's logits or gradients differ from the module's."""
     answers = []
     for model in (module, network):
         leaf = images.clone().requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Write a module down as a graph (see `fend.models.graph`), by way of torch.export.
+"""Conversion of a module to a graph (see `fend.models.graph`), with torch.export.
 
 Not torch.export's own archive (.pt2): reading one evaluates expressions from the file and unpickles
 its constants, and a bundle must be safe to read.
@@ -23,16 +23,16 @@ def graph_of(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The configuration of a graph network, and the constants of the module's code by name.
 
-    `module` is in eval mode; `images` (2,C,H,W) are an example. The batch may be of any size.
+    `module` is in eval mode; `images` (2,C,H,W) are an example. The graph takes any batch size.
 
     Raises:
-        Invalid: torch.export cannot follow its code, or it needs an operation that no graph may
+        Invalid: torch.export cannot trace its code, or it needs an operation that graphs may not
             use (`graph_impossible`).
     """
     try:
         program = export(module, (images,), dynamic_shapes=({0: Dim.DYNAMIC},))
-        program = program.run_decompositions({})  # nothing in place
-    except Exception as error:  # torch.export has no class of its own for what it cannot follow
+        program = program.run_decompositions({})  # no in-place operations
+    except Exception as error:  # torch.export has no common class for its refusals
         raise Invalid(
             f"torch.export cannot follow the classifier: {error}", code="graph_impossible"
         ) from error
@@ -66,7 +66,7 @@ def graph_of(
 
 
 def _step(node: Node, names: dict[str, dict[str, str]]) -> dict[str, Any]:
-    op = _named(node.target)
+    op = _operation_name(node.target)
     try:
         operation(op)
     except ValueError as error:
@@ -74,14 +74,14 @@ def _step(node: Node, names: dict[str, dict[str, str]]) -> dict[str, Any]:
     return {
         "name": node.name,
         "op": op,
-        "args": [_written(item, names) for item in node.args],
+        "args": [_as_data(item, names) for item in node.args],
         "kwargs": {
-            key: _written(item, names) for key, item in node.kwargs.items() if item is not None
+            key: _as_data(item, names) for key, item in node.kwargs.items() if item is not None
         },
     }
 
 
-def _named(target: Any) -> str:
+def _operation_name(target: Any) -> str:
     for name, function in NUMBERS.items():
         if target is function or target is getattr(operator, name):
             return f"number.{name}"
@@ -89,16 +89,16 @@ def _named(target: Any) -> str:
 
 
 def _place(node: Node) -> str:
-    """Where in the user's code."""
+    """The place in the user's code."""
     lines = (node.stack_trace or "").strip().splitlines()
     return " ".join(line.strip() for line in lines[-2:]) or node.name
 
 
-def _written(arg: Any, names: dict[str, dict[str, str]]) -> Any:
+def _as_data(arg: Any, names: dict[str, dict[str, str]]) -> Any:
     if isinstance(arg, Node):
         return names.get(arg.name, {"value": arg.name})
     if isinstance(arg, list | tuple):
-        return [_written(item, names) for item in arg]
+        return [_as_data(item, names) for item in arg]
     if isinstance(arg, float) and not math.isfinite(arg):
         return {"float": str(arg)}
     if arg is None or isinstance(arg, bool | int | float | str):

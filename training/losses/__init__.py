@@ -1,1 +1,1 @@
-"""What is minimised: the paper's feature loss, and the losses of adversarial training."""
+"""Losses: the paper's feature loss, and those of adversarial training."""

@@ -1,7 +1,7 @@
 """Adversarial training of the classifier: the losses of Madry et al., TRADES and ALP.
 
-The images are made at each step, on the device of the classifier and in eval mode; the loss is
-taken in train mode, as TRADES' authors do it.
+The images are made at each step, on the classifier's device and in eval mode; the loss is computed
+in train mode, as TRADES' authors do.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from training.loop import StepContext
 from training.recipe.schema import AdversarialSection
 
 TRADES_START_STD = 0.001
-"""TRADES starts next to the image: at the image itself its divergence has no gradient."""
+"""Noise of TRADES' start next to the image: at the image itself its divergence has no gradient."""
 
 
 def adversarial_terms(
@@ -30,7 +30,7 @@ def adversarial_terms(
     adversarial = make_adversarial(section, classifier, images, labels, step)
     if section.kind == "madry":
         return {"cross_entropy": F.cross_entropy(classifier(adversarial), labels)}
-    # One pass for both, so that batch statistics are of both, too.
+    # One pass for both, so that batch statistics cover both.
     clean_logits, logits = classifier(torch.cat([images, adversarial])).chunk(2)
     return pair_terms(section, clean_logits, logits, labels)
 
@@ -38,7 +38,7 @@ def adversarial_terms(
 def pair_terms(
     section: AdversarialSection, clean_logits: Tensor, logits: Tensor, labels: Tensor
 ) -> dict[str, Tensor]:
-    """The terms of TRADES or ALP, from the answers (N, classes) to clean images and to others."""
+    """The terms of TRADES or ALP, from the logits (N, classes) of clean and adversarial images."""
     assert section.weight is not None, "the recipe was checked"
     if section.kind == "trades":
         divergence = kl_divergence(clean_logits, logits) / len(labels)
@@ -58,8 +58,8 @@ def make_adversarial(
     labels: Tensor,
     step: StepContext,
 ) -> Tensor:
-    """The images (N,C,H,W) on which `classifier` is made to learn; it is left in train mode."""
-    threat, share = grown(section.threat, step.progress, section.ramp)
+    """Adversarial images (N,C,H,W) against `classifier`, which is left in train mode."""
+    threat, share = ramped(section.threat, step.progress, section.ramp)
     step_size = (section.step_size or 2.5 * section.threat.epsilon / section.steps) * share
     classifier.eval()
     if section.kind == "trades":
@@ -83,7 +83,7 @@ def make_adversarial(
 
 
 def kl_divergence(clean_logits: Tensor, logits: Tensor) -> Tensor:
-    """How far the answers `logits` are from `clean_logits` (both (N, classes)): nats, summed."""
+    """KL divergence of `logits` from `clean_logits`, both (N, classes): nats, summed."""
     return F.kl_div(
         F.log_softmax(logits, dim=1),
         F.log_softmax(clean_logits, dim=1),
@@ -101,12 +101,12 @@ def _ascend(
     steps: int,
     step_size: float,
 ) -> Tensor:
-    """Projected gradient ascent on `value` of the logits; the last iterate.
+    """Projected gradient ascent on `value` of the logits; returns the last iterate.
 
-    Not `fend.attacks`: its judge costs two more passes, and nothing here has to be proved.
+    Not `fend.attacks`, whose judge costs two more passes: training needs no verdict.
     """
     current = start
-    with _weights_held(classifier):
+    with _weights_frozen(classifier):
         for _ in range(steps):
             leaf = current.requires_grad_(True)
             (gradient,) = torch.autograd.grad(value(classifier(leaf)), leaf)
@@ -115,8 +115,8 @@ def _ascend(
 
 
 @contextmanager
-def _weights_held(module: nn.Module) -> Iterator[None]:
-    """Nobody asks for the weights' gradients here, yet `ImageConv2d` would work them out: a
+def _weights_frozen(module: nn.Module) -> Iterator[None]:
+    """Inside, weights need no gradient: `ImageConv2d` would compute it in vain, which costs a
     quarter of the time of a small network's attack."""
     learning = [weight for weight in module.parameters() if weight.requires_grad]
     for weight in learning:
@@ -128,10 +128,10 @@ def _weights_held(module: nn.Module) -> Iterator[None]:
             weight.requires_grad_(True)
 
 
-def grown(threat: ThreatModel, progress: float, ramp: float) -> tuple[ThreatModel, float]:
-    """The threat model at `progress` 0..1 of a training, and the share of epsilon that it allows.
+def ramped(threat: ThreatModel, progress: float, ramp: float) -> tuple[ThreatModel, float]:
+    """The threat model at `progress` 0..1 of a training, and its share of the full epsilon.
 
-    Epsilon grows evenly from 0 over the part `ramp` of the training.
+    Epsilon grows linearly from 0 over the fraction `ramp` of the training.
     """
     share = min(1.0, progress / ramp) if ramp else 1.0
     return threat.model_copy(update={"epsilon": threat.epsilon * share}), share

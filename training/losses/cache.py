@@ -1,4 +1,4 @@
-"""The clean images' feature maps, computed once: they never change while a denoiser learns."""
+"""A cache of the clean images' feature maps, which never change while a denoiser learns."""
 
 from collections.abc import Callable
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 class FeatureCache:
-    """Fills itself as images are first seen, in half precision, on the device they are computed on.
+    """Feature maps in half precision, on the device that computes them, filled on first use.
 
-    A cache that would be larger than `limit_bytes` stays off and computes every time.
+    A cache that would be larger than `limit_bytes` is disabled: maps are then computed each time.
     """
 
     def __init__(
@@ -23,7 +23,7 @@ class FeatureCache:
         self.enabled = limit_bytes > 0
 
     def get(self, indices: Tensor, clean: Tensor) -> dict[str, Tensor]:
-        """The maps of `clean` (N,C,H,W), which are the images number `indices` (N,)."""
+        """The maps of `clean` (N,C,H,W), the images with the numbers `indices` (N,)."""
         if not self.enabled:
             return self._compute(clean)
         missing = ~self._known[indices]
@@ -59,6 +59,6 @@ class FeatureCache:
 
 
 def channels_last(maps: Tensor) -> Tensor:
-    """Maps (N,C,...) as (N,...,C), the order that loss networks keep them in: comparing maps of two
-    orders costs a copy each step."""
+    """Maps (N,C,...) as (N,...,C), the memory order of loss networks: comparing maps of different
+    orders costs a copy at each step."""
     return maps.movedim(1, -1)

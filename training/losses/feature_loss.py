@@ -21,12 +21,12 @@ class FeatureLoss(nn.Module):
     """sum_l weight * mean |phi_l(x_d) - phi_l(x)|^2 + pixel_weight * mean |x_d - x|^2.
 
     The paper weighs each term by one over its number of elements, which makes every term a plain
-    mean (`scaling="elements"`). `magnitude` divides each mean, the pixels' too, by the same mean of
-    what is compared on clean images: all terms are relative errors, whatever the network.
-    `distance="absolute"` leaves the squares out, as HGD does.
+    mean (`scaling="elements"`). `magnitude` also divides each mean, pixels included, by the mean
+    square (or absolute value) of the same maps of clean images, so that all terms are relative
+    errors, whatever the network. `distance="absolute"` omits the squares, as HGD does.
 
-    `network` gives the feature maps phi_l of images by name; without one only pixels are compared.
-    Its convolutions run in `precision`; the maps are compared in float32 whatever it is.
+    `network` maps images to the feature maps phi_l by name; without one only pixels are compared.
+    Its convolutions run in `precision`; the maps are always compared in float32.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class FeatureLoss(nn.Module):
 
     @torch.no_grad()
     def targets(self, clean: Tensor) -> dict[str, Tensor]:
-        """The feature maps that the denoised images must match; no gradient goes through them."""
+        """The feature maps that denoised images must match, without a gradient."""
         return self._maps(clean)
 
     def terms(
@@ -90,10 +90,10 @@ class FeatureLoss(nn.Module):
 class ClassifierGuide(nn.Module):
     """The frozen classifier's last convolutional features, or its logits, as a feature map.
 
-    The features are what goes into the first fully connected layer, whatever the architecture.
+    The features are the input of the first fully connected layer, whatever the architecture.
 
     Raises:
-        ValueError: `features` of a classifier without a fully connected layer.
+        ValueError: `tap` is `features` and the classifier has no fully connected layer.
     """
 
     def __init__(self, classifier: nn.Module, tap: GuideTap) -> None:
@@ -125,13 +125,13 @@ class ClassifierGuide(nn.Module):
 def feature_loss(
     section: LossSection, classifier: nn.Module, data_dir: Path | None, device: torch.device
 ) -> FeatureLoss:
-    """The loss of a recipe on `device`, its network loaded, and compiled for a GPU.
+    """The loss of a recipe on `device`, with its network loaded, and compiled on a GPU.
 
-    TORCH_COMPILE_DISABLE=1, torch's own switch, leaves it as it is.
+    TORCH_COMPILE_DISABLE=1, torch's own switch, turns compiling off.
 
     Raises:
-        LossNetworkError: the loss network is not to be had.
-        RecipeError: the classifier has no features to guide by.
+        LossNetworkError: the loss network is not available.
+        RecipeError: the classifier has no features to compare.
     """
     network = _feature_network(section, classifier, data_dir)
     if isinstance(network, LossNetwork) and device.type == "cuda":
@@ -149,7 +149,7 @@ def feature_loss(
 def _feature_network(
     section: LossSection, classifier: nn.Module, data_dir: Path | None
 ) -> nn.Module | None:
-    """What the loss takes its feature maps from."""
+    """The source of the loss's feature maps; None where only pixels are compared."""
     if section.network is None or not section.feature_weight:
         return None
     if section.network != "classifier":

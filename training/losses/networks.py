@@ -1,8 +1,8 @@
 """The pretrained networks whose feature maps the loss compares (the paper, section 3.3).
 
-A loss network is frozen, in eval mode, and never part of the served pipeline. Each knows how its
-input must look (channel order, scale) and gives its layers the names of the literature: `relu3_2`
-is the second convolution of the third VGG block after its ReLU, `pool3` what follows that block.
+A loss network is frozen, in eval mode, and never part of the served pipeline. It prepares its own
+input (channel order, scale) and names its layers as the literature does: `relu3_2` is the second
+convolution of the third VGG block after its ReLU, `pool3` the pooling after that block.
 """
 
 import hashlib
@@ -27,22 +27,22 @@ NetworkName = Literal["vgg16-imagenet", "vgg16-cifar10", "vgg16-voc", "squeezene
 
 
 class LossNetworkError(Invalid):
-    """The loss network, or a layer of it, is not to be had."""
+    """The loss network, or one of its layers, is not available."""
 
     code = "loss_network_unavailable"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a loss network's weights come from and which layers each tap profile names."""
+    """The file of a loss network's weights, and the layers that each tap profile names."""
 
     file: str
-    """Looked for in DATA_DIR/loss-networks."""
+    """Name of the file in DATA_DIR/loss-networks."""
     sha256: str
-    """Of the file; for vgg16-imagenet the first eight digits, which torchvision publishes."""
+    """Digest of the file; of vgg16-imagenet torchvision publishes the first eight digits."""
     taps: Mapping[str, tuple[str, ...]]
     """Profiles of `research`: `text` (the paper's sentence), `shapes` (its stated sizes at 32 px),
-    `author_code` (the public repository's slices). A network cut short has what is left of them."""
+    `author_code` (the public repository's slices). A truncated network has those that remain."""
 
 
 _WHOLE_VGG = {
@@ -152,7 +152,7 @@ def load_loss_network(
     neither place.
 
     Raises:
-        LossNetworkError: an unknown name, profile or layer; a file that is missing or not the
+        LossNetworkError: the name, profile or layer is unknown, or the file is missing or not the
             published one.
     """
     if name not in SOURCES:
@@ -215,7 +215,7 @@ def _features_only(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _by_block(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision numbers the layers of `features`; name them by block and convolution."""
+    """The weights under names of block and convolution; torchvision numbers the layers."""
     renamed = {}
     index = 0
     for block, widths in enumerate(_VGG_BLOCKS, start=1):

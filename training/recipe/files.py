@@ -1,6 +1,6 @@
-"""From TOML to a recipe: what it extends, the chosen profile, and changes on the command line.
+"""From TOML to a recipe: its base, the chosen profile, and changes on the command line.
 
-All three are the same operation: a table is laid over another (`overlaid`).
+All three are the same operation: one table is laid over another (`overlaid`).
 
     extends = "mnist-unsecured"        # a shipped recipe, or a file beside this one
     name = "mnist-mine"
@@ -26,7 +26,7 @@ FULL = "full"
 """The profile that every recipe has: the recipe as written."""
 
 _OWN_KEYS = ("name", "summary")
-"""Not taken over from a recipe that is extended: two bundles of one name would replace another."""
+"""Keys that are not inherited: two bundles of one name would replace each other."""
 
 
 def load_recipe(
@@ -39,7 +39,7 @@ def load_recipe(
     """A shipped recipe by name, or any TOML file by path.
 
     `changes` are KEY=VALUE, such as "data.limit=1000", laid over it last. A `seed` other than the
-    recipe's own also goes into the name, so that models of several seeds can stand side by side.
+    recipe's own is added to the name, so that models of several seeds can stand side by side.
 
     Raises:
         RecipeError: no such recipe or profile, not TOML, or a key that is unknown, missing or out
@@ -65,8 +65,8 @@ def load_recipe(
 
 
 def foreign_changes(recipe: str, factory: str | None, weights: str | None) -> list[str]:
-    """The changes that make `recipe` protect the classifier of `factory`, under a name of its own;
-    what the recipe's summary promises was measured with another."""
+    """The changes that make `recipe` protect the classifier of `factory`, under its own name and
+    summary: the recipe's summary describes measurements with another classifier."""
     if factory is None:
         return [] if weights is None else [f"classifier.weights={json.dumps(weights)}"]
     own_name = re.sub(r"[^a-z0-9._-]", "-", f"{Path(recipe).stem}-{factory.split(':')[-1]}".lower())
@@ -91,10 +91,10 @@ def shipped_recipes() -> list[str]:
 
 
 def overlaid(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `over`; tables merge key by key, all else is replaced.
+    """`base` with the keys of `over`; tables merge key by key, other values are replaced.
 
-    What belongs to another thing is not kept: with another `kind` a table is replaced whole, and
-    with another `architecture` its `config` is.
+    Options of another choice are dropped: with another `kind` a table is replaced whole, and with
+    another `architecture` its `config` is.
     """
     if "kind" in over and over["kind"] != base.get("kind"):
         return dict(over)
@@ -111,7 +111,7 @@ def overlaid(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _read(name_or_path: str, seen: tuple[str, ...], beside: Path | None = None) -> dict[str, Any]:
-    """The recipe with all that it extends, profiles included."""
+    """The recipe laid over everything it extends, profiles included."""
     path = Path(name_or_path)
     if name_or_path in shipped_recipes():
         text = (resources.files("training") / "recipes" / f"{name_or_path}.toml").read_text()
@@ -135,7 +135,7 @@ def _read(name_or_path: str, seen: tuple[str, ...], beside: Path | None = None) 
 
 
 def _parse_change(change: str) -> dict[str, Any]:
-    """The table that KEY=VALUE stands for. The value is TOML, or else text as it is."""
+    """The table that KEY=VALUE stands for; a value that is not TOML is text."""
     key, equals, value = change.partition("=")
     if not equals or not key.strip():
         raise RecipeError(f"{change!r} is not KEY=VALUE, such as data.limit=1000")

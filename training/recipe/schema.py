@@ -13,7 +13,7 @@ from training.losses.networks import SOURCES, NetworkName
 Scaling = Literal["elements", "magnitude"]
 Distance = Literal["squared", "absolute"]
 GuideTap = Literal["features", "logits"]
-"""What HGD compares of the classifier: what enters its first linear layer, or its logits."""
+"""Outputs of the classifier that HGD compares: its first linear layer's input, or its logits."""
 
 
 class RecipeError(Invalid):
@@ -32,9 +32,9 @@ class Optimiser(_Section):
     kind: Literal["sgd", "adam", "adamw"] = "adam"
     learning_rate: float = Field(gt=0)
     momentum: float = Field(default=0.0, ge=0, lt=1)
-    """SGD's."""
+    """Momentum of SGD."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Adam's is L2 regularisation, as in the paper; AdamW's is decoupled."""
+    """Weight decay: L2 regularisation with Adam, as in the paper; decoupled with AdamW."""
     schedule: Literal["constant", "cosine"] = "constant"
 
     @model_validator(mode="after")
@@ -45,17 +45,17 @@ class Optimiser(_Section):
 
 
 class DataSection(_Section):
-    """Which images are learnt from."""
+    """Images to train, select and test on."""
 
     train: str
     """A data set of `fend data list`, such as "mnist:train"."""
     test: str
     held_out: int = Field(default=5_000, ge=1)
-    """Training images kept aside for selection; the test images are for the final table only."""
+    """Number of training images kept aside for selection; test images are for the final table."""
     limit: int | None = Field(default=None, ge=1)
-    """Use only that many training images (held-out ones come on top). For trials."""
+    """Number of training images to use, besides the held-out ones; for trials."""
     fit: bool = False
-    """Bring smaller or grey images to the recipe's input: black around, equal channels."""
+    """Whether to pad smaller images with black and repeat the channel of grey ones."""
 
 
 class AdversarialSection(_Section):
@@ -68,12 +68,12 @@ class AdversarialSection(_Section):
     """
     threat: ThreatModel
     steps: int = Field(ge=1)
-    """Of projected gradient ascent from a random start (TRADES: from next to the image)."""
+    """Steps of projected gradient ascent from a random start (TRADES: from next to the image)."""
     step_size: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """On the pixel scale; None is 2.5 * epsilon / steps."""
+    """Step size on the pixel scale; None is 2.5 * epsilon / steps."""
     weight: float | None = Field(default=None, gt=0)
     ramp: float = Field(default=0.0, ge=0, le=1)
-    """The part of the training over which epsilon, and the step with it, grows from 0."""
+    """Fraction of the training over which epsilon and the step size grow from 0."""
 
     @model_validator(mode="after")
     def _weight_of_the_second_term(self) -> "AdversarialSection":
@@ -83,23 +83,23 @@ class AdversarialSection(_Section):
 
 
 class ClassifierSection(_Section):
-    """The network behind the denoiser: trained here, or taken as it is, from a bundle or from code
-    of the user's (see `training.classifiers.foreign`)."""
+    """The network behind the denoiser: trained here, or taken unchanged from a bundle or from the
+    user's code (see `training.classifiers.foreign`)."""
 
     from_bundle: str | None = None
     factory: str | None = None
-    """"package.module:function" that makes the classifier, a torch.nn.Module."""
+    """Function "package.module:function" that returns the classifier, a torch.nn.Module."""
     weights: str | None = None
-    """Its weights, a safetensors file; None keeps those that the factory gives it."""
+    """Safetensors file of its weights; None keeps those that the factory gives it."""
     architecture: str = "paper-lenet"
     config: dict[str, Any] = {}
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=1)
     optimiser: Optimiser = Optimiser(kind="sgd", learning_rate=0.01, momentum=0.5)
     average: float | None = Field(default=None, gt=0, lt=1)
-    """Decay of the moving average of the weights, which is kept in place of the last weights."""
+    """Decay of the moving average of the weights; the average is kept in place of the last."""
     augment: bool = False
-    """Shift images by up to 4 pixels and mirror half of them: usual for photographs."""
+    """Whether to shift images by up to 4 pixels and mirror half of them, as for photographs."""
     adversarial: AdversarialSection | None = None
 
     @model_validator(mode="after")
@@ -119,25 +119,25 @@ class ClassifierSection(_Section):
 
 
 class AdversariesSection(_Section):
-    """The static adversarial images: made once from the training images against the classifier."""
+    """Static adversarial images, made once from the training images against the classifier."""
 
     threat: ThreatModel
     attacks: list[AttackSpec] = Field(min_length=1)
     include_clean: bool = False
-    """Also show clean images to the denoiser; the paper does not."""
+    """Whether the denoiser also sees clean images; the paper's does not."""
 
 
 class OnlineSection(_Section):
-    """Adversarial images made at each step through denoiser and classifier as they are then.
+    """Adversarial images made at each step through the current denoiser and classifier.
 
-    As `[online]` only the denoiser learns from them, and the classifier stays as it is. As
+    As `[online]` only the denoiser learns from them, and the classifier stays unchanged. As
     `[joint]` both learn, the classifier from where `[classifier]` left it; the pair protects no
-    other classifier. Nothing static is shown: what is made against the two as they are is harder.
+    other classifier. Static images are not used: those made against the current pair are harder.
     """
 
     adversarial: AdversarialSection
     clean_weight: float = Field(default=1.0, ge=0)
-    """Of the pixel term on clean images, which are to be left as they are."""
+    """Weight of the pixel term on clean images, which should stay unchanged."""
 
     @model_validator(mode="after")
     def _learns_from_both(self) -> "OnlineSection":
@@ -147,30 +147,30 @@ class OnlineSection(_Section):
 
 
 class NoiseSection(_Section):
-    """Gaussian noise on every image, new at each step, for a pipeline that is certified by
+    """Gaussian noise on every image, drawn anew at each step, for a pipeline that is certified by
     randomised smoothing (Cohen et al. 2019; with a denoiser: Salman et al. 2020)."""
 
     sigma: float = Field(gt=0, allow_inf_nan=False)
-    """Standard deviation on the pixel scale. Certificates are for the same noise."""
+    """Standard deviation on the pixel scale; certificates are for the same noise."""
 
 
 class IbpSection(_Section):
-    """Denoiser and classifier learn together from interval bounds (Gowal et al. 2018), so that what
-    they withstand (L-inf) can be proved. There is no other loss, and nothing is attacked.
+    """Denoiser and classifier learn together from interval bounds (Gowal et al. 2018), so that
+    their L-inf robustness can be proved. There is no other loss, and nothing is attacked.
 
     The classifier starts as `[classifier]` trained it. The pair protects no other classifier.
     """
 
     epsilon: float = Field(gt=0, le=1, allow_inf_nan=False)
-    """Of the boxes at the end of the ramp; a little more than what is tested proves more there."""
+    """Radius of the boxes at the end of the ramp; slightly above `tested_epsilon` works best."""
     tested_epsilon: float = Field(gt=0, le=1, allow_inf_nan=False)
-    """Of the verified accuracy that is reported, and selects the best epoch."""
+    """Radius of the verified accuracy that is reported and selects the best epoch."""
     ramp: float = Field(default=0.5, ge=0, le=1)
-    """The part of the training over which epsilon and the share of the worst case grow from 0."""
+    """Fraction of the training over which epsilon and the share of the worst case grow from 0."""
     worst_share: float = Field(default=0.5, gt=0, le=1)
-    """Of the worst case in the cross-entropy at the end; the rest is of clean images."""
+    """Share of the worst case in the cross-entropy at the end; the rest is on clean images."""
     pixel_weight: float = Field(default=0.0, ge=0)
-    """Of equation 4's pixel term, at the worst that the denoiser's bounds allow."""
+    """Weight of equation 4's pixel term at the worst case of the denoiser's bounds."""
 
 
 def _none_in_words(value: object) -> object:
@@ -183,20 +183,20 @@ class LossSection(_Section):
     network: Annotated[
         NetworkName | Literal["classifier"] | None, BeforeValidator(_none_in_words)
     ] = None
-    """What the feature maps come from: a loss network, the protected classifier, or "none"."""
+    """Source of the feature maps: a loss network, the protected classifier, or "none"."""
     taps: str | list[str] = "text"
-    """A profile of the network, or names of its layers."""
+    """Tap profile of the network, or names of its layers."""
     input_px: int = Field(default=32, ge=28, le=512)
     precision: Literal["bfloat16"] | None = None
-    """Of the network's convolutions; float32 where it is not set."""
+    """Precision of the network's convolutions; None is float32."""
     distance: Distance = "squared"
-    """`squared` as in equation 4, `absolute` as in HGD; the mean over elements of either."""
+    """Distance, averaged over elements: `squared` as in equation 4, `absolute` as in HGD."""
     scaling: Scaling = "elements"
     feature_weight: float = Field(default=1.0, ge=0)
     pixel_weight: float = Field(default=1.0, ge=0)
     task_weight: float = Field(default=0.0, ge=0)
-    """Of the protected classifier's cross-entropy on denoised images, or, with `[online]`, of the
-    terms of `online.adversarial`. Not in the paper."""
+    """Weight of the protected classifier's cross-entropy on denoised images, or, with `[online]`,
+    of the terms of `online.adversarial`. Not in the paper."""
     cache_bytes: int = Field(default=4 * 2**30, ge=0)
 
     @model_validator(mode="after")
@@ -223,30 +223,30 @@ class LossSection(_Section):
 
 
 class DenoiserSection(_Section):
-    """The network in front of the classifier. Without this section there is none."""
+    """The network in front of the classifier; none without this section."""
 
     architecture: str = "identity"
     config: dict[str, Any] = {}
     epochs: int = Field(default=0, ge=0)
-    """0 for a denoiser that does not learn, such as a median filter."""
+    """Number of epochs; 0 for a denoiser that does not learn, such as a median filter."""
     batch_size: int = Field(default=128, ge=1)
     optimiser: Optimiser = Optimiser(learning_rate=1e-3, weight_decay=1e-5)
     average: float | None = Field(default=None, gt=0, lt=1)
-    """As the classifier's."""
+    """Decay of the moving average of the weights, as for the classifier."""
 
 
 _SOURCES = ("adversaries", "online", "noise", "joint", "ibp")
-"""Sections that say what a denoiser learns from; where it learns, there is exactly one of them."""
+"""Sections that choose a denoiser's training samples; one that learns needs exactly one."""
 
 
 class Recipe(_Section):
-    """A recipe as it is run: `training.recipe.files` makes it from TOML."""
+    """A complete recipe, which `training.recipe.files` makes from TOML."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     summary: str
-    """The first line of the model card."""
+    """First line of the model card."""
     profile: str = "full"
-    """Which of its budgets this is."""
+    """Name of the chosen budget."""
     seed: int = Field(default=0, ge=0)
     input: InputSpec
     data: DataSection
@@ -261,7 +261,7 @@ class Recipe(_Section):
 
     @property
     def learns_from(self) -> str:
-        """The section that says what the denoiser learns from; "denoiser" where it does not."""
+        """The section that the stage is given; "denoiser" where the denoiser learns nothing."""
         return next((key for key in _SOURCES if getattr(self, key) is not None), "denoiser")
 
     @model_validator(mode="after")

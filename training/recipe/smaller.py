@@ -1,8 +1,8 @@
 """Smaller versions of a recipe: in miniature for `fend train --smoke`, and an attacker's surrogate.
 
-An attacker without the weights trains a model of their own in the hope that what fools it fools the
-target, too. Ours gets another seed and short attacks, with Adam: two and a half minutes on one core
-for the shipped `mnist`.
+An attacker without the weights trains a surrogate and hopes that images that fool it also fool the
+target. Ours gets another seed, short attacks and Adam: two and a half minutes on one core for the
+shipped `mnist`.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ SMOKE_IMAGES, SMOKE_HELD_OUT_IMAGES = 1_000, 200
 SMOKE_CLASSIFIER_EPOCHS, SMOKE_DENOISER_EPOCHS = 3, 2
 SMOKE_STEPS = 3
 SMOKE_WIDTH = 8
-"""Channels: networks that have a `width` get no more."""
+"""Largest `width`, in channels, of networks that have one."""
 
 SURROGATE_IMAGES, SURROGATE_HELD_OUT_IMAGES = 6_000, 500
 SURROGATE_CLASSIFIER_EPOCHS, SURROGATE_DENOISER_EPOCHS = 8, 6
@@ -33,9 +33,9 @@ SURROGATE_OPTIMISER = Optimiser(learning_rate=1e-3, schedule="cosine")
 
 
 def smoke(recipe: Recipe) -> Recipe:
-    """The same line on rendered digits: few images, few steps, narrow networks; no data needed.
+    """The recipe on typeset digits: few images, few steps, narrow networks; no data needed.
 
-    A loss network is left out, since its weights are data too.
+    A loss network is left out, since its weights are data as well.
     """
     classifier, adversarial = recipe.classifier, recipe.classifier.adversarial
     changes: dict[str, Any] = {
@@ -57,7 +57,7 @@ def smoke(recipe: Recipe) -> Recipe:
         ),
     }
     if classifier.factory is not None:
-        changes["classifier"] = classifier  # it is taken as it is, here too
+        changes["classifier"] = classifier  # it stays unchanged here as well
     if recipe.denoiser.epochs:
         narrow = {"epochs": SMOKE_DENOISER_EPOCHS, "config": _narrow(recipe.denoiser.config)}
         changes["denoiser"] = recipe.denoiser.model_copy(update=narrow)
@@ -71,7 +71,7 @@ def smoke(recipe: Recipe) -> Recipe:
 
 
 def surrogate_recipe(manifest: Manifest, seed: int) -> Recipe:
-    """The recipe of the bundle with another seed and less of everything that takes time.
+    """The recipe of the bundle with another seed and smaller budgets.
 
     Raises:
         Invalid: the bundle holds no recipe, or one that this version cannot read
@@ -83,7 +83,7 @@ def surrogate_recipe(manifest: Manifest, seed: int) -> Recipe:
         adversarial = _with_steps(adversarial, SURROGATE_ONLINE_STEPS)
     network = manifest.content.classifier  # the recipe may have taken it from another bundle
     if classifier.factory is not None:
-        # Code of the user's, which is not asked for; the attacker has the recipe's own network.
+        # The user's code is not run again; the attacker gets the recipe's own network.
         network = network.model_copy(
             update={"architecture": classifier.architecture, "config": classifier.config}
         )
@@ -128,7 +128,7 @@ def _with_steps(section: AdversarialSection, steps: int) -> AdversarialSection:
 
 
 def _short_attacks(recipe: Recipe, most: int) -> dict[str, Any]:
-    """The change that limits the static attacks of `recipe`, where it has some."""
+    """The change that shortens the static attacks of `recipe`, if it has any."""
     if recipe.adversaries is None:
         return {}
     attacks = [shortened(attack, most) for attack in recipe.adversaries.attacks]
@@ -136,7 +136,7 @@ def _short_attacks(recipe: Recipe, most: int) -> dict[str, Any]:
 
 
 def shortened(attack: AttackSpec, most: int) -> AttackSpec:
-    """`attack` with at most `most` steps, queries or draws; longer steps where there are fewer."""
+    """`attack` with at most `most` steps, queries or draws, and the step size that fits them."""
     spent = {
         key: getattr(attack, key)
         for key in ("steps", "queries", "draws")

@@ -1,9 +1,9 @@
 """Static adversarial images: made once against the bare classifier, kept on disk, resumable.
 
-    CACHE/<digest of everything that made them>/chunk-00000.safetensors ...
+    CACHE/<digest of all inputs>/chunk-00000.safetensors ...
 
-Static images do not depend on the denoiser that learns from them, which is why a denoiser trained
-on them alone falls to a white-box attacker (research, section F). They are the paper's method.
+Static images, the paper's method, do not depend on the denoiser that learns from them, so a
+denoiser trained on them alone falls to a white-box attacker.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from fend.files import replacing
 from fend.threat import ThreatModel
 
 CHUNK = 500
-"""Images in a file: what a stopped run loses at most."""
+"""Number of images in a file, the most that a stopped run loses."""
 
 
 def make_adversaries(
@@ -37,8 +37,8 @@ def make_adversaries(
 ) -> Tensor:
     """Adversarial versions of all `images` against `classifier`: float16 (N,C,H,W) in [0, 1].
 
-    Half precision moves a pixel by at most 0.0005, an eighth of one 8-bit step. Of two processes
-    that want the same images, one waits for each file.
+    Half precision moves a pixel by at most 0.0005, an eighth of one 8-bit step. Two processes that
+    need the same images share the files: one waits while the other makes a file.
     """
     folder = cache / _digest(attacker, classifier, images, threat, seed)
     folder.mkdir(parents=True, exist_ok=True)

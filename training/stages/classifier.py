@@ -1,4 +1,4 @@
-"""The classifier behind the denoiser: trained here, or taken as it is."""
+"""The classifier behind the denoiser: trained here, or taken unchanged."""
 
 import hashlib
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ SHIFT_PX = 4
 
 @dataclass(frozen=True)
 class Classifier:
-    """A frozen classifier, and what a bundle says of it."""
+    """A frozen classifier, and what a bundle records of it."""
 
     architecture: str
     config: dict[str, Any]
@@ -37,15 +37,15 @@ class Classifier:
     fitted: Fitted | None
     """Result of its training; None where it was taken from a bundle."""
     origin: Origin | None = None
-    """Source of a classifier that code of the user's made."""
+    """Origin of a classifier that the user's code made."""
 
 
 def obtain_classifier(section: ClassifierSection, context: Context) -> Classifier:
-    """The classifier as the recipe wants it.
+    """The classifier of the recipe.
 
-    Classifiers are kept in `context.shared_dir` by what decides them, so that recipes that share
-    one train it once, and a stopped training goes on, whatever `context.resume` says: of two
-    processes one waits.
+    Classifiers are kept in `context.shared_dir` by the digest of their inputs, so that recipes
+    that share one train it once; a second process waits for the first. A stopped training always
+    continues, whatever `context.resume` says.
 
     Raises:
         Unavailable: `classifier.from_bundle` cannot be used.
@@ -56,7 +56,7 @@ def obtain_classifier(section: ClassifierSection, context: Context) -> Classifie
         return _from_bundle(Path(section.from_bundle), context)
     if section.factory is not None:
         return _foreign(section.factory, section.weights, context)
-    # The only draw of the global generator: layers take their first weights from it.
+    # The only use of the global generator: layers draw their initial weights from it.
     torch.manual_seed(context.seed)
     module, console = (
         build(section.architecture, section.config).to(context.device),
@@ -76,7 +76,7 @@ def obtain_classifier(section: ClassifierSection, context: Context) -> Classifie
 
 @contextmanager
 def _locked(path: Path, console: Console) -> Iterator[None]:
-    """Holds the lock; says so where another process has it."""
+    """Hold the lock; prints a line while another process has it."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -148,9 +148,9 @@ def _job(classifier: nn.Module, section: ClassifierSection, context: Context) ->
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Images (N,C,H,W), each shifted by up to `SHIFT_PX` (black comes in), half of them mirrored.
+    """Images (N,C,H,W), each shifted by up to `SHIFT_PX` with black borders, half of them mirrored.
 
-    `generator` is the CPU's, wherever the images are.
+    `generator` is on the CPU, wherever the images are.
     """
     count, _, height, width = images.shape
     draws = torch.randint(2 * SHIFT_PX + 1, (2, count, 1), generator=generator)

@@ -1,4 +1,4 @@
-"""Train the denoiser: attacked or noisy images in, clean ones and their feature maps as target."""
+"""Training of the denoiser, from attacked or noisy images to clean ones and their feature maps."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ from training.stages.stage import Context, Outcome
 def train_on_adversaries(
     section: AdversariesSection, classifier: nn.Module, context: Context
 ) -> Outcome:
-    """The stage of `[adversaries]`: from images that were attacked beforehand."""
+    """The stage of `[adversaries]`: the denoiser learns from images attacked beforehand."""
     loss_fn, splits = context.feature_loss(classifier), context.splits
     train, held_out = (
         _variants(
@@ -43,7 +43,7 @@ def train_on_adversaries(
 
 
 def train_on_noise(section: NoiseSection, classifier: nn.Module, context: Context) -> Outcome:
-    """The stage of `[noise]`: from images with Gaussian noise."""
+    """The stage of `[noise]`: the denoiser learns from images with Gaussian noise."""
     loss_fn, splits = context.feature_loss(classifier), context.splits
     draw = torch.Generator().manual_seed(context.seed)
     clean = splits.held_out.pixels(slice(None))
@@ -63,7 +63,7 @@ def leave_untrained(section: DenoiserSection, classifier: nn.Module, context: Co
 def _train(
     job: Fit, loss_fn: FeatureLoss, images: str, classifier: nn.Module, context: Context
 ) -> Outcome:
-    # The loss network only shapes the loss: it is in no bundle and in no served path.
+    # The loss network is part of the loss alone: no bundle and no served pipeline holds it.
     maps = f" and feature maps of {context.loss.network}" if loss_fn.network is not None else ""
     context.console.print(
         f"[bold]denoiser[/] {context.denoiser.architecture}: {job.epochs} epochs on {images}; "
@@ -86,8 +86,8 @@ def denoiser_fit(
 ) -> Fit:
     """The training of a fresh denoiser.
 
-    `held_out` is what was made of the held-out images, by name: (N,C,H,W) each. The mean accuracy
-    on those in `selecting` selects the best epoch.
+    `held_out` maps names to variants (N,C,H,W) of the held-out images. The mean accuracy on those
+    in `selecting` selects the best epoch.
     """
     section, splits, device = context.denoiser, context.splits, context.device
     task_weight = context.loss.task_weight
@@ -139,10 +139,10 @@ def _variants(
     cache: Path,
     console: Console,
 ) -> dict[str, Tensor]:
-    """What static attacks make of `images`, by name: float16 (N,C,H,W) each."""
+    """`images` under each static attack, by name: float16 (N,C,H,W) each."""
     variants: dict[str, Tensor] = {}
     for attacker in section.attacks:
-        # Two attacks of one kind, say PGD on two losses, are told apart by a number.
+        # Attacks of one kind, such as PGD on two losses, are numbered.
         again = sum(name.startswith(attacker.name) for name in variants)
         name = f"{attacker.name}-{again + 1}" if again else attacker.name
         variants[name] = make_adversaries(
@@ -155,7 +155,7 @@ def _variants(
 def _grid(
     denoiser: nn.Module, clean: ImageSet, held_out: Mapping[str, Tensor], device: torch.device
 ) -> Tensor:
-    """Eight columns; rows: clean, then each variant and what the denoiser makes of it."""
+    """Eight columns; rows: clean, then each variant before and after the denoiser."""
     rows = [clean.pixels(slice(0, 8))]
     for pixels in held_out.values():
         shown = pixels[:8].float()

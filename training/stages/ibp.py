@@ -1,5 +1,5 @@
-"""Interval bound propagation (Gowal et al. 2018) through denoiser and classifier: the loss is of
-the worst that the bounds allow in a box around each image, so what is learnt can be proved.
+"""Interval bound propagation (Gowal et al. 2018) through denoiser and classifier: the loss is the
+worst case that the bounds allow in a box around each image, so robustness can be proved.
 """
 
 import torch
@@ -13,7 +13,7 @@ from fend.pipeline import Defence, frozen
 from fend.threat import ThreatModel
 from training.evaluate import accuracy, device_of, white_box_accuracy
 from training.loop import Fit, StepContext, fit
-from training.losses.adversarial import grown
+from training.losses.adversarial import ramped
 from training.recipe.schema import IbpSection
 from training.stages.stage import Context, Outcome
 
@@ -22,7 +22,7 @@ def train_by_bounds(section: IbpSection, classifier: nn.Module, context: Context
     """The stage of `[ibp]`: denoiser and classifier learn together.
 
     Raises:
-        NotBounded: one of the networks does something that cannot be bounded.
+        NotBounded: one of the networks has an operation without bounds.
     """
     job = ibp_fit(section, classifier, context)
     context.console.print(
@@ -41,8 +41,8 @@ def ibp_fit(ibp: IbpSection, classifier: nn.Module, context: Context) -> Fit:
     """The training of a fresh denoiser with `classifier`.
 
     Epsilon grows, and with it the share of the worst case in the cross-entropy. The pixel term is
-    equation 4's, at the worst that the bounds allow: the denoiser is to bring all of the box to
-    the clean image.
+    equation 4's at the worst case of the bounds: the denoiser should map the whole box to the
+    clean image.
     """
     section, splits, device = context.denoiser, context.splits, context.device
     threat = ThreatModel(norm="linf", epsilon=ibp.epsilon)
@@ -54,7 +54,7 @@ def ibp_fit(ibp: IbpSection, classifier: nn.Module, context: Context) -> Fit:
     def loss(indices: Tensor, step: StepContext) -> dict[str, Tensor]:
         clean = splits.train.pixels(indices).to(device)
         labels = splits.train.labels[indices].to(device)
-        allowed, share = grown(threat, step.progress, ibp.ramp)
+        allowed, share = ramped(threat, step.progress, ibp.ramp)
         worst_share = share * ibp.worst_share
         denoised = of_denoiser.outputs(box(clean, allowed.epsilon))
         margins = of_classifier.margins(denoised, labels)
@@ -87,7 +87,7 @@ def ibp_fit(ibp: IbpSection, classifier: nn.Module, context: Context) -> Fit:
 
 
 def verified_accuracy(model: nn.Module, images: ImageSet, epsilon: float) -> float:
-    """The share of `images` that `model` provably labels right in the whole L-inf ball of radius
+    """Share of `images` that `model` provably labels right in the whole L-inf ball of radius
     `epsilon`."""
     bounds = Bounds(model)
     device, proved = device_of(model), 0
@@ -98,6 +98,6 @@ def verified_accuracy(model: nn.Module, images: ImageSet, epsilon: float) -> flo
 
 
 def _worst_square(denoised: Interval, clean: Tensor) -> Tensor:
-    """The mean square of the largest distance from `clean` that a pixel can have."""
+    """Mean square of the largest distance from `clean` that each pixel can have."""
     farthest = torch.maximum(denoised.upper - clean, clean - denoised.lower)
     return farthest.square().mean()

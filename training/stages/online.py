@@ -1,7 +1,7 @@
-"""Adversarial training of the whole pipeline, with the denoiser still held to the paper's loss.
+"""Adversarial training of the whole pipeline, with the paper's loss on the denoiser.
 
-Images are made at each step through denoiser and classifier as they are then. With `[online]` only
-the denoiser learns from them, so it protects a classifier as it is; with `[joint]` both do.
+Images are made at each step through the current denoiser and classifier. With `[online]` only the
+denoiser learns from them and the classifier stays unchanged; with `[joint]` both learn.
 """
 
 import torch
@@ -45,7 +45,7 @@ def _train(learning: str, job: Fit, defence: Defence, context: Context) -> Outco
 
 
 def online_fit(
-    made: OnlineSection,
+    online: OnlineSection,
     classifier: nn.Module,
     loss_fn: FeatureLoss,
     context: Context,
@@ -54,11 +54,11 @@ def online_fit(
 ) -> Fit:
     """The training of a fresh denoiser in front of `classifier`, or (`joint`) of both.
 
-    Equation 4 is on the adversarial images, as in the paper; clean ones are only compared in
-    pixels, which costs no pass of the loss network.
+    Equation 4 applies to the adversarial images, as in the paper; clean ones are compared in pixels
+    only, which costs no pass of the loss network.
     """
     section, splits, device = context.denoiser, context.splits, context.device
-    adversarial, clean_weight = made.adversarial, made.clean_weight
+    adversarial, clean_weight = online.adversarial, online.clean_weight
     task_weight = 1.0 if joint else context.loss.task_weight
     torch.manual_seed(context.seed + 1)
     denoiser = build(section.architecture, section.config).to(device)
@@ -75,7 +75,7 @@ def online_fit(
         labels = splits.train.labels[indices].to(device)
         attacked = make_adversarial(adversarial, defence, clean, labels, step)
         if not joint:
-            classifier.eval()  # its statistics, too, stay as they are
+            classifier.eval()  # its batch statistics stay unchanged as well
         both = defence.denoiser(torch.cat([clean, attacked]))
         clean_logits, logits = defence.classifier(both).chunk(2)
         kept, denoised = both.chunk(2)

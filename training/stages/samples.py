@@ -1,4 +1,4 @@
-"""Training samples of a denoiser that are made without it: beforehand, or noise at each step."""
+"""A denoiser's training samples that do not depend on it: static images, or noise at each step."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -19,7 +19,7 @@ class Samples(Protocol):
         ...
 
     def batch(self, samples: Tensor, step: StepContext) -> tuple[Tensor, Tensor]:
-        """The images (N,) that the samples are of, and the pixels (N,C,H,W) to learn from."""
+        """The numbers (N,) of the samples' images, and the pixels (N,C,H,W) to learn from."""
         ...
 
 
@@ -40,9 +40,9 @@ class StaticSamples:
 
 
 class NoisySamples:
-    """Every image once an epoch, with Gaussian noise that is new each time.
+    """Every image once an epoch, with fresh Gaussian noise.
 
-    Not clipped to [0, 1]: a certificate is for the noise as it was drawn.
+    Not clipped to [0, 1]: a certificate covers unclipped noise.
     """
 
     def __init__(self, sigma: float, images: ImageSet) -> None:
@@ -58,5 +58,5 @@ class NoisySamples:
 
 
 def with_noise(images: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """`images` (N,C,H,W), on the CPU as the generator is, and Gaussian noise on each pixel."""
+    """`images` (N,C,H,W) plus Gaussian noise on each pixel; on the CPU, as the generator."""
     return images + sigma * torch.randn(images.shape, generator=generator)

@@ -1,4 +1,4 @@
-"""What every stage of a training gets, and what the one that makes the denoiser gives."""
+"""The interface of the training stages: what each is given, and what it returns."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,25 +16,25 @@ from training.recipe.schema import DataSection, DenoiserSection, LossSection, Re
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage works with besides its own section of the recipe."""
+    """Inputs of a stage besides its own section of the recipe."""
 
     input: InputSpec
     data: DataSection
     splits: Splits
-    """The images of `data`."""
+    """Images of `data`."""
     denoiser: DenoiserSection
     loss: LossSection
-    """Equation 4 and what HGD adds; interval bounds have a loss of their own instead."""
+    """Equation 4 and HGD's additions; interval bounds use their own loss instead."""
     seed: int
     data_dir: Path | None
     run_dir: Path
     """Folder of this recipe's checkpoints."""
     shared_dir: Path
-    """Folder of what recipes share: classifiers and adversarial images, by digest."""
+    """Folder of classifiers and adversarial images, which recipes share by digest."""
     resume: bool
-    """Go on from the last checkpoint."""
+    """Whether to continue from the last checkpoint."""
     cut: bool
-    """Train no further: the best checkpoint so far is the outcome."""
+    """Whether to stop training and take the best checkpoint so far."""
     device: torch.device
     console: Console
 
@@ -75,15 +75,15 @@ class Context:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A pipeline, and how its training went."""
+    """A trained pipeline and the figures of its training."""
 
     denoiser: nn.Module
-    """Frozen, in eval mode; so is the classifier."""
+    """Denoiser, frozen and in eval mode, as is the classifier."""
     classifier: nn.Module
     figures: dict[str, float]
     """Figures of the best epoch, on held-out images."""
     epochs: int
-    """Epochs that were finished."""
+    """Finished epochs."""
 
 
 class Stage(Protocol):

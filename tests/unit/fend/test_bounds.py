@@ -1,22 +1,17 @@
 """Interval bounds: sound for every network that we bound, exact where that is known."""
 
-from collections.abc import Callable
 from itertools import product
 
 import pytest
 import torch
+from refusals import code
 from torch import nn
 from torch.nn import functional as F
 
-from fend.errors import FendError, Invalid
+from fend.errors import Invalid
 from fend.guarantees.intervals import Bounds, Interval, NotBounded, box, verified
 from fend.models import build
 from fend.pipeline import Defence
-
-
-def code(name: str) -> Callable[[FendError], bool]:
-    return lambda error: error.code == name
-
 
 TOLERANCE = 1e-4
 """Of float32 in a deep network."""

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from rich.console import Console
 
 from fend.bundles import load_bundle
 from fend.datasets import load
@@ -10,9 +9,7 @@ from fend.guarantees.intervals import Bounds, verified
 from fend.models import build
 from fend.threat import ThreatModel
 from training.evaluate import accuracy
-from training.line import run_recipe
 from training.loop import StepContext
-from training.recipe import RecipeError
 from training.recipe.files import load_recipe
 from training.recipe.smaller import smoke
 from training.stages.ibp import ibp_fit, verified_accuracy
@@ -69,40 +66,18 @@ def test_the_worst_case_is_no_better_than_any_point_of_the_box(job, context) -> 
         assert loss <= worst + 1e-4
 
 
-def test_the_run_says_what_is_proved_apart_from_what_attacks_found(recipe, tmp_path) -> None:
-    manifest = run_recipe(
-        recipe,
-        data_dir=None,
-        bundle_dir=tmp_path / "bundle",
-        runs_dir=tmp_path / "runs",
-        resume=False,
-        device=torch.device("cpu"),
-        console=Console(quiet=True),
-    )
+def test_the_run_says_what_is_proved_apart_from_what_attacks_found(run, recipe, tmp_path) -> None:
+    manifest, folder = run(recipe, tmp_path), tmp_path / "models" / recipe.name
     figures = manifest.about["held_out"]
     assert figures["verified"] <= figures["white_box"] <= figures["clean"]
-    empirical, proved = (tmp_path / "bundle" / "README.md").read_text().split("## Verified")
+    empirical, proved = (folder / "README.md").read_text().split("## Verified")
     assert "| white_box |" in empirical
     assert "verified |" not in empirical
     assert f"epsilon 0.2, proved by interval bounds: {figures['verified']:.4f}" in proved
     assert "trained together with the denoiser by interval bounds" in empirical
-    defence = load_bundle(tmp_path / "bundle").defence
+    defence = load_bundle(folder).defence
     bounds = Bounds(defence)
     digits = load("rendered-digits:test", None).subset(slice(0, 100))
     assert verified_accuracy(defence, digits, 0.0) == accuracy(defence, digits)
     small = verified(bounds, digits.pixels(slice(None)), digits.labels, 0.001).float().mean()
     assert float(small) <= accuracy(defence, digits)
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ("ibp.epsilon=0", "ibp.epsilon"),
-        ("loss={}", "ibp: has a loss of its own"),
-        ("noise={sigma=0.5}", "makes all it is shown"),
-        ("denoiser.epochs=0", "nothing would use these sections: ibp"),
-    ],
-)
-def test_what_does_not_fit_together_is_refused(change, told) -> None:
-    with pytest.raises(RecipeError, match=told):
-        load_recipe("mnist-ibp", changes=[change])

@@ -12,15 +12,11 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
-from torch import nn
 
-from fend.bundles import Manifest, load_bundle
+from fend.bundles import load_bundle
 from fend.datasets import load, rendered_digits
-from fend.errors import Invalid
-from training.line import run_recipe
-from training.loop import Fit, fit
 from training.recipe.files import load_recipe, shipped_recipes
-from training.recipe.schema import Optimiser, Recipe, RecipeError
+from training.recipe.schema import Recipe, RecipeError
 from training.recipe.smaller import smoke
 from training.stages.adversaries import make_adversaries
 
@@ -77,47 +73,6 @@ def test_a_killed_run_resumes_to_the_same_weights(undisturbed, tmp_path) -> None
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs), file
 
 
-def _job(module: nn.Module, epochs: int) -> Fit:
-    inputs = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
-
-    def loss(indices, moment):
-        noise = 0.1 * torch.randn(len(indices), 3, generator=moment.generator)
-        return {"square": (module(inputs[indices] + noise) - 1).square().mean()}
-
-    def validate(module):
-        return {"score": -float((module(inputs) - 1).square().mean().detach())}
-
-    return Fit(module, Optimiser(learning_rate=0.01), epochs, 8, 40, 0, loss, validate)
-
-
-def test_a_resumed_fit_equals_an_undisturbed_one(tmp_path) -> None:
-    quiet = Console(quiet=True)
-    torch.manual_seed(0)
-    whole = nn.Linear(3, 1)
-    start = {key: value.clone() for key, value in whole.state_dict().items()}
-    fit(_job(whole, 6), tmp_path / "whole", resume=False, console=quiet)
-    halves = nn.Linear(3, 1)
-    halves.load_state_dict(start)
-    fit(_job(halves, 3), tmp_path / "halves", resume=False, console=quiet)
-    fresh = nn.Linear(3, 1)
-    outcome = fit(_job(fresh, 6), tmp_path / "halves", resume=True, console=quiet)
-    assert torch.equal(fresh.weight, whole.weight)
-    assert outcome.figures["score"] == _job(whole, 6).validate(whole)["score"]
-    assert outcome.epochs == 6
-
-
-def test_a_training_can_be_cut_short_after_its_first_epoch(tmp_path) -> None:
-    quiet = Console(quiet=True)
-    with pytest.raises(Invalid, match="no finished epoch"):
-        fit(_job(nn.Linear(3, 1), 6), tmp_path, resume=False, cut=True, console=quiet)
-    trained = nn.Linear(3, 1)
-    fit(_job(trained, 2), tmp_path, resume=False, console=quiet)
-    cut = nn.Linear(3, 1)
-    outcome = fit(_job(cut, 6), tmp_path, resume=False, cut=True, console=quiet)
-    assert outcome.epochs == 2
-    assert torch.equal(cut.weight, trained.weight)
-
-
 def test_adversaries_are_made_once(tmp_path, undisturbed) -> None:
     bundle = load_bundle(undisturbed / "models" / "mnist-static-smoke")
     recipe = smoke(load_recipe("mnist-static"))
@@ -163,25 +118,13 @@ def _tiny(recipe: str, data: str, *changes: str) -> Recipe:
     )
 
 
-def _run(recipe: Recipe, folder: Path, **options) -> Manifest:
-    return run_recipe(
-        recipe,
-        data_dir=None,
-        bundle_dir=folder / "models" / recipe.name,
-        runs_dir=folder / "runs",
-        device=torch.device("cpu"),
-        console=Console(quiet=True),
-        **{"resume": False, **options},
-    )
-
-
 @pytest.mark.parametrize(
     "recipe",
     [name for name in shipped_recipes() if name != "mnist-static"],  # tried as a command above
 )
-def test_every_recipe_exports_a_bundle_that_answers(recipe, few_digits, tmp_path) -> None:
+def test_every_recipe_exports_a_bundle_that_answers(run, recipe, few_digits, tmp_path) -> None:
     small = _tiny(recipe, few_digits)
-    manifest = _run(small, tmp_path)
+    manifest = run(small, tmp_path)
     bundle = load_bundle(tmp_path / "models" / small.name)
     spec = manifest.content.input
     images = torch.rand(3, spec.channels, spec.height_px, spec.width_px)
@@ -198,24 +141,24 @@ def test_every_recipe_exports_a_bundle_that_answers(recipe, few_digits, tmp_path
         assert manifest.about["classifier_held_out"].keys() >= {"accuracy", "white_box"}
 
 
-def test_recipes_that_share_a_classifier_train_it_once(few_digits, tmp_path) -> None:
-    first = _run(_tiny("mnist-unsecured", few_digits), tmp_path)
-    second = _run(_tiny("mnist-noise-reduction", few_digits), tmp_path)
+def test_recipes_that_share_a_classifier_train_it_once(run, few_digits, tmp_path) -> None:
+    first = run(_tiny("mnist-unsecured", few_digits), tmp_path)
+    second = run(_tiny("mnist-noise-reduction", few_digits), tmp_path)
     assert first.content.classifier.sha256 == second.content.classifier.sha256
     assert len(list((tmp_path / "runs" / "classifiers").iterdir())) == 1
 
 
-def test_a_run_of_another_recipe_is_not_resumed(few_digits, tmp_path) -> None:
+def test_a_run_of_another_recipe_is_not_resumed(run, few_digits, tmp_path) -> None:
     recipe = _tiny("mnist-pixel-mse", few_digits)
-    first = _run(recipe, tmp_path)
-    assert _run(recipe, tmp_path, resume=True).version == first.version
+    first = run(recipe, tmp_path)
+    assert run(recipe, tmp_path, resume=True).version == first.version
     reworded = recipe.model_copy(update={"summary": "Said in other words."})
-    assert _run(reworded, tmp_path, resume=True).version == first.version
+    assert run(reworded, tmp_path, resume=True).version == first.version
     assert recipe.loss is not None
     other = recipe.model_copy(update={"loss": recipe.loss.model_copy(update={"pixel_weight": 2})})
     with pytest.raises(RecipeError, match=r"different recipe \(loss differ\)"):
-        _run(other, tmp_path, resume=True)
-    _run(other, tmp_path)
+        run(other, tmp_path, resume=True)
+    run(other, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -229,9 +172,9 @@ def test_a_run_of_another_recipe_is_not_resumed(few_digits, tmp_path) -> None:
     ],
 )
 def test_networks_that_do_not_fit_are_named_before_anything_is_trained(
-    few_digits, tmp_path, recipe, change, said
+    run, few_digits, tmp_path, recipe, change, said
 ) -> None:
     tiny = _tiny(recipe, few_digits, change)
     with pytest.raises(RecipeError, match=said):
-        _run(tiny, tmp_path)
+        run(tiny, tmp_path)
     assert not (tmp_path / "runs").exists()

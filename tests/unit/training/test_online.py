@@ -1,18 +1,13 @@
 """A denoiser that learns from images made through the pipeline: alone, or with the classifier."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
 from fend.bundles import load_bundle
 from fend.datasets import load
 from fend.models import build
-from training.line import run_recipe
 from training.loop import StepContext
-from training.recipe import RecipeError
 from training.recipe.files import load_recipe
 from training.recipe.smaller import smoke
 from training.stages.online import online_fit
@@ -113,41 +108,16 @@ def test_the_loss_holds_the_denoiser_to_the_clean_image(job) -> None:
     assert {"cross_entropy", "divergence"} < set(terms)
 
 
-def test_the_run_exports_both_networks_as_they_became(recipe, tmp_path) -> None:
-    run_recipe(
-        recipe,
-        data_dir=None,
-        bundle_dir=tmp_path / "bundle",
-        runs_dir=tmp_path / "runs",
-        resume=False,
-        device=torch.device("cpu"),
-        console=Console(quiet=True),
-    )
+def test_the_run_exports_both_networks_as_they_became(run, recipe, tmp_path) -> None:
+    run(recipe, tmp_path)
+    folder = tmp_path / "models" / recipe.name
     [start] = (tmp_path / "runs/classifiers").iterdir()
     before = torch.load(start / "checkpoint.pt", weights_only=True)["best_weights"]
-    bundle = load_bundle(tmp_path / "bundle")
+    bundle = load_bundle(folder)
     after = bundle.defence.classifier.state_dict()
     assert any(not torch.equal(before[key], after[key]) for key in before)
     digits = load("rendered-digits:test", None)
     answers = bundle.defence(digits.pixels(slice(None))).argmax(1)
     assert float((answers == digits.labels).float().mean()) > 0.8
-    card = (Path(tmp_path) / "bundle" / "README.md").read_text()
+    card = (folder / "README.md").read_text()
     assert "trained together with the denoiser: trades" in card
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ('joint.adversarial.kind="madry"', "clean images are shown too"),
-        ("loss.task_weight=1.0", "guides nothing"),
-        ('loss={network="classifier", taps="logits"}', "guides nothing"),
-        ('adversaries={threat={epsilon=0.1}, attacks=[{name="fgsm"}]}', "makes all it is shown"),
-        ("denoiser.epochs=0", "nothing would use these sections: joint"),
-    ],
-)
-def test_what_does_not_fit_together_is_refused(change, told) -> None:
-    changes = [change]
-    if "madry" in change:
-        changes = ['joint.adversarial={kind="madry", threat={epsilon=0.1}, steps=1}']
-    with pytest.raises(RecipeError, match=told):
-        load_recipe("mnist", changes=changes)

@@ -5,14 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from fend.bundles import SuspicionRule, load_bundle, read_manifest, save_bundle
 from fend.datasets import MissingDatasetError
 from fend.errors import Invalid
 from fend.images import InputSpec
 from fend.models import build
-from training.line import run_recipe
 from training.recipe import smaller
 from training.recipe.files import load_recipe
 from training.recipe.smaller import smoke, surrogate_recipe
@@ -22,21 +20,13 @@ SHIPPED = Path(__file__).parents[3] / "models"
 
 
 @pytest.fixture(scope="module")
-def defence(tmp_path_factory) -> Path:
+def defence(run, tmp_path_factory) -> Path:
     """A bundle by `mnist-pixel-mse`, from a few images."""
     folder = tmp_path_factory.mktemp("defence")
     recipe = smoke(load_recipe("mnist-pixel-mse"))
     data = recipe.data.model_copy(update={"limit": 100, "held_out": 20})
-    run_recipe(
-        recipe.model_copy(update={"data": data}),
-        data_dir=None,
-        bundle_dir=folder / "defence",
-        runs_dir=folder / "runs",
-        resume=False,
-        device=torch.device("cpu"),
-        console=Console(quiet=True),
-    )
-    return folder / "defence"
+    run(recipe.model_copy(update={"data": data}), folder)
+    return folder / "models" / recipe.name
 
 
 def _rewritten(bundle: Path, place: Path, about: dict) -> Path:

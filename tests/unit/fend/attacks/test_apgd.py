@@ -1,25 +1,21 @@
 """APGD and the DLR loss: against PGD, a peer, known optima, and models that hide their gradient."""
 
 import warnings
-from collections.abc import Callable
 
 import pytest
 import torch
 from pydantic import ValidationError
+from refusals import code
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fend.attacks import APGD, PGD, Objective, attack, needs_classes
-from fend.errors import FendError, Invalid
+from fend.errors import Invalid
 from fend.threat import ThreatModel
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the peer's own imports warn
     import torchattacks
-
-
-def code(name: str) -> Callable[[FendError], bool]:
-    return lambda error: error.code == name
 
 
 DLR = Objective(loss="dlr")

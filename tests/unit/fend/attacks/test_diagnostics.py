@@ -6,18 +6,14 @@ from typing import ClassVar
 import pytest
 import torch
 from pydantic import BaseModel
+from refusals import code
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fend.attacks import APGD, BIM, FGSM, MIFGSM, PGD, Noise, Objective, Square, attack
 from fend.attacks.base import Access, Problem
-from fend.errors import FendError, Invalid
+from fend.errors import Invalid
 from fend.threat import Norm, ThreatModel
-
-
-def code(name: str) -> Callable[[FendError], bool]:
-    return lambda error: error.code == name
-
 
 MARGIN = Objective(loss="margin")
 EPSILON = 0.1

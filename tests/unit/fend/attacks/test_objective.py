@@ -1,21 +1,16 @@
 """The loss `feature_distance`: from beside the image, at no label, against models with features."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 import torch
 from pydantic import ValidationError
+from refusals import code
 from torch import Tensor, nn
 
 from fend.attacks import APGD, BIM, FGSM, MIFGSM, PGD, Noise, Objective, Square, attack
-from fend.errors import FendError, Invalid
+from fend.errors import Invalid
 from fend.threat import ThreatModel
-
-
-def code(name: str) -> Callable[[FendError], bool]:
-    return lambda error: error.code == name
-
 
 FEATURES = Objective(loss="feature_distance")
 ATTACKS = [

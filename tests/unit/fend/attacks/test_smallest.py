@@ -1,20 +1,14 @@
 """What all attacks for the smallest perturbation promise: FAB, DeepFool, C&W and HopSkipJump."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
+from refusals import code
 from torch import Tensor, nn
 
 from fend.attacks import CWL2, FAB, AttackSpec, DeepFool, HopSkipJump, attack
-from fend.errors import FendError, Invalid
+from fend.errors import Invalid
 from fend.threat import ThreatModel
-
-
-def code(name: str) -> Callable[[FendError], bool]:
-    return lambda error: error.code == name
-
 
 CW = CWL2(searches=3, steps=30, step_size=0.05, initial_c=0.3)
 HSJ = HopSkipJump(queries=250, probes=20)

@@ -1,19 +1,14 @@
 """Square: its limits, its reach, and that it works where there is no gradient at all."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
+from refusals import code
 from torch import Tensor, nn
 
 from fend.attacks import Noise, Objective, Square, attack
 from fend.audit import AuditSpecInvalid, from_request
-from fend.errors import FendError, Invalid
+from fend.errors import Invalid
 from fend.threat import ThreatModel
-
-
-def code(name: str) -> Callable[[FendError], bool]:
-    return lambda error: error.code == name
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.03, 0.3])

@@ -1,13 +1,13 @@
 import hashlib
 import io
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refusals import code
 
 from fend.datasets import (
     ImageSet,
@@ -15,12 +15,8 @@ from fend.datasets import (
     cifar10,
     load,
 )
-from fend.errors import FendError, Invalid
+from fend.errors import Invalid
 from fend.images import InputSpec, decode
-
-
-def code(name: str) -> Callable[[FendError], bool]:
-    return lambda error: error.code == name
 
 
 def md5(data: bytes) -> str:

@@ -3,22 +3,19 @@ import http.server
 import io
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from refusals import code
 
 from fend.datasets import (
     cifar10,
     mnist,
 )
 from fend.datasets.download import FILES, RemoteFile, download
-from fend.errors import FendError, Invalid
-
-
-def code(name: str) -> Callable[[FendError], bool]:
-    return lambda error: error.code == name
+from fend.errors import Invalid
 
 
 def md5(data: bytes) -> str:

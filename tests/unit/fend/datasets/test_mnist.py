@@ -1,21 +1,17 @@
 import gzip
 import hashlib
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from refusals import code
 
 from fend.datasets import (
     load,
     mnist,
 )
-from fend.errors import FendError, Invalid
-
-
-def code(name: str) -> Callable[[FendError], bool]:
-    return lambda error: error.code == name
+from fend.errors import Invalid
 
 
 def md5(data: bytes) -> str:

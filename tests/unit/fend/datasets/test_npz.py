@@ -1,6 +1,5 @@
 import struct
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,6 @@ from fend.datasets import (
     load,
     npz,
 )
-from fend.errors import FendError
-
-
-def code(name: str) -> Callable[[FendError], bool]:
-    return lambda error: error.code == name
 
 
 class TestNpz:

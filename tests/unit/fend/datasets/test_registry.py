@@ -1,17 +1,13 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from refusals import code
 
 from fend.datasets import (
     MissingDatasetError,
     load,
 )
-from fend.errors import FendError, Invalid
-
-
-def code(name: str) -> Callable[[FendError], bool]:
-    return lambda error: error.code == name
+from fend.errors import Invalid
 
 
 class TestRegistry:

@@ -1,19 +1,14 @@
 """Networks as data: what a bundle may hold of a classifier that Fend does not know."""
 
 import json
-from collections.abc import Callable
 
 import pytest
 import torch
+from refusals import code
 
 from fend.audit.work.attacked import AttackedModel
-from fend.errors import FendError, Invalid
+from fend.errors import Invalid
 from fend.models import build
-
-
-def code(name: str) -> Callable[[FendError], bool]:
-    return lambda error: error.code == name
-
 
 LINEAR = {
     "tensors": {

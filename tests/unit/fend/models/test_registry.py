@@ -1,15 +1,10 @@
-from collections.abc import Callable
-
 import pytest
 import torch
+from refusals import code
 
-from fend.errors import FendError, Invalid
+from fend.errors import Invalid
 from fend.models import build, parameter_count
 from fend.pipeline import Defence, frozen, suspicion
-
-
-def code(name: str) -> Callable[[FendError], bool]:
-    return lambda error: error.code == name
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,20 @@
 """Denoisers without weights: known values, a peer, what they do to gradients, batch layout."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
+from refusals import code
 from scipy import ndimage
 from torch import Tensor, nn
 
 from fend.datasets import load
-from fend.errors import FendError, Invalid
+from fend.errors import Invalid
 from fend.models import build
 from fend.models.architectures.noise_reduction import cross_mean, entropy_bits
 from reproduction.detectors import class_changes, squeezing_scores, threshold_at
-
-
-def code(name: str) -> Callable[[FendError], bool]:
-    return lambda error: error.code == name
-
 
 UNTRAINED: Sequence[tuple[str, dict[str, object]]] = [
     ("bit-depth", {"bits": 3}),
