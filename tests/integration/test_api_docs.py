@@ -26,6 +26,21 @@ OF_HTTP = {
     "internal_error": 500,
 }
 """Codes that no error class of ours has."""
+OF_NO_ANSWER = {
+    "exposure_refused", "settings_invalid", "port_unavailable", "device_unavailable", "no_models",
+    "graph_disagrees", "download_failed", "audit_worker_died", "audit_crashed", "service_silent",
+    "audit_inputs_changed",
+}  # fmt: skip
+"""Codes of the service's start, of its log, of commands, and of audits that failed."""
+
+
+CODE = r'\bcode(?:: str)? ?= ?"([a-z_]+)"'
+ANSWERING = ("service", "fend/images", "fend/datasets")
+"""Folders whose errors a caller can get."""
+
+
+def read(*folders: str) -> list[str]:
+    return [path.read_text() for top in folders for path in (ROOT / top).rglob("*.py")]
 
 
 def documented() -> dict[str, int]:
@@ -42,11 +57,10 @@ def errors(kind: type[FendError]) -> Iterator[type[FendError]]:
 def test_the_table_has_every_code_with_its_status(app_settings: Settings) -> None:
     create_app(app_settings)  # imports all that can raise
     table = documented()
-    sources = [
-        path.read_text() for top in ("fend", "service") for path in (ROOT / top).rglob("*.py")
-    ]
-    raised = set(re.findall(r'\bcode(?:: str)? ?= ?"([a-z_]+)"', "".join(sources)))
+    raised = set(re.findall(CODE, "".join(read("fend", "service"))))
     assert set(table) - set(OF_HTTP) - raised == set(), "no error has these codes"
+    answered = set(re.findall(CODE, "".join(read(*ANSWERING)))) - OF_NO_ANSWER
+    assert answered - set(table) == set(), "docs/api.md explains every code of an answer"
     for kind in errors(FendError):
         if isinstance(kind.code, str) and kind.code in table and kind.status != FendError.status:
             assert kind.status == table[kind.code], kind
