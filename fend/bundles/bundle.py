@@ -15,25 +15,29 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
+from fend.datasets.base import check_label_names
 from fend.errors import Invalid, Unavailable
 from fend.files import replace_atomically
 from fend.images import InputSpec
 from fend.models import build, parameter_count
+from fend.models.cost import check_cost, is_cheap
 from fend.pipeline import Defence, frozen
 
 MANIFEST = "manifest.json"
 CARD = "README.md"
+MAX_MANIFEST_BYTES = 2**25
+_MAX_HEADER_BYTES = 2**24
 VERSIONS = "versions"
 """Folder of further versions of the model, inside that of the first; see fend.bundles.versions."""
 
@@ -70,7 +74,7 @@ class Content(_Part):
     """Everything that decides an answer."""
 
     input: InputSpec
-    labels: list[str] = Field(min_length=2)
+    labels: Annotated[list[str], AfterValidator(check_label_names)] = Field(min_length=2)
     denoiser: Component
     classifier: Component
     suspicion: SuspicionRule
@@ -167,9 +171,11 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         Unavailable: `bundle_missing` or `bundle_corrupt`.
     """
-    path = folder / MANIFEST
+    path = own_file(folder, MANIFEST)
     if not path.is_file():
         raise Unavailable(f"no bundle at {folder}: there is no {MANIFEST}", code="bundle_missing")
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise Unavailable(f"{path} has more than {MAX_MANIFEST_BYTES} bytes", code="bundle_corrupt")
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -184,25 +190,54 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def own_file(folder: Path, name: str) -> Path:
+    """The path of one of a bundle's files, which need not be there.
+
+    Raises:
+        Unavailable (`bundle_corrupt`): it is a symbolic link out of the folder.
+    """
+    path = folder / name
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise Unavailable(
+            f"{path} is a symbolic link out of the bundle; put a copy in its place",
+            code="bundle_corrupt",
+        )
+    return path
+
+
 def load_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
-    """Verify and load a bundle.
+    """Verify and load a bundle, which may come from a stranger: what it would take is known before
+    anything of it is built.
 
     Raises:
         Unavailable: `bundle_missing` where the manifest or a weights file is not there;
             `bundle_corrupt` where a digest does not match or a file cannot be read;
-            `bundle_incompatible` where the architecture is unknown or the tensors do not fit it.
+            `bundle_incompatible` where the architecture is unknown, the tensors do not fit it, or
+            one picture would take too much, see `fend.models.cost`.
     """
     manifest = read_manifest(folder)
-    denoiser = _read_component(folder, manifest.content.denoiser)
-    classifier = _read_component(folder, manifest.content.classifier)
-    defence = Defence(denoiser, classifier).to(device)
-    frozen(defence)
-    return Bundle(manifest, defence)
+    parts = (manifest.content.denoiser, manifest.content.classifier)
+    states = [_read_weights(folder, part) for part in parts]
+    with torch.device("meta"):  # shapes without memory
+        shapes = [{key: tensor.to("meta") for key, tensor in state.items()} for state in states]
+        outline = _defence(folder, parts, shapes)
+    spec = manifest.content.input
+    image_shape = (spec.channels, spec.height_px, spec.width_px)
+    try:
+        if not is_cheap(outline, image_shape):
+            check_cost(outline, image_shape)
+    except RuntimeError as error:
+        raise Unavailable(
+            f"{folder} cannot classify a picture of {spec.height_px}x{spec.width_px} pixels: "
+            f"{error}",
+            code="bundle_incompatible",
+        ) from error
+    return Bundle(manifest, _defence(folder, parts, states).to(device))
 
 
 def card_of(folder: Path) -> str:
     """The model card, or an empty string where there is none."""
-    path = folder / CARD
+    path = own_file(folder, CARD)
     return path.read_text() if path.is_file() else ""
 
 
@@ -231,8 +266,8 @@ def _write_component(
     return Component(architecture=architecture, config=config, file=file, sha256=digest)
 
 
-def _read_component(folder: Path, component: Component) -> nn.Module:
-    path = folder / component.file
+def _read_weights(folder: Path, component: Component) -> dict[str, Tensor]:
+    path = own_file(folder, component.file)
     if not path.is_file():
         raise Unavailable(f"{path} is missing; copy the whole bundle again", code="bundle_missing")
     data = path.read_bytes()
@@ -241,19 +276,36 @@ def _read_component(folder: Path, component: Component) -> nn.Module:
             f"{path} does not have the digest in the manifest; copy it again", code="bundle_corrupt"
         )
     try:
+        if int.from_bytes(data[:8], "little") > _MAX_HEADER_BYTES:
+            raise SafetensorError(f"its header has more than {_MAX_HEADER_BYTES} bytes")
         state = load(data)
-    except SafetensorError as error:
+        finite = all(torch.isfinite(tensor).all() for tensor in state.values())
+    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise Unavailable(
-            f"{path} is not a safetensors file: {error}", code="bundle_corrupt"
+            f"{path} is not a safetensors file that can be read: {error}", code="bundle_corrupt"
         ) from error
-    try:
-        module = build(component.architecture, component.config)
-        module.load_state_dict(state)
-    except (Invalid, RuntimeError) as error:
-        raise Unavailable(f"{path}: {error}", code="bundle_incompatible") from error
-    if any(not torch.isfinite(tensor).all() for tensor in state.values()):
+    if not finite:
         raise Unavailable(f"{path} holds NaN or infinite weights", code="bundle_corrupt")
-    return module
+    return state
+
+
+def _defence(
+    folder: Path, parts: Iterable[Component], states: Iterable[Mapping[str, Tensor]]
+) -> Defence:
+    """The two networks with these tensors, on the device that torch is set to."""
+    networks = []
+    for component, state in zip(parts, states, strict=True):
+        try:
+            network = build(component.architecture, component.config)
+            network.load_state_dict(state)
+        except (Invalid, RuntimeError) as error:
+            raise Unavailable(
+                f"{folder / component.file}: {error}", code="bundle_incompatible"
+            ) from error
+        networks.append(network)
+    defence = Defence(*networks)
+    frozen(defence)
+    return defence
 
 
 def describe(manifest: Manifest, defence: Defence) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from fend.bundles.archives import BadArchive, check_plain, open_zip, path_inside
-from fend.bundles.bundle import CARD, MANIFEST
+from fend.bundles.bundle import CARD, MANIFEST, own_file
 from fend.errors import Invalid, Unavailable
 
 MAX_BYTES = 2**30
@@ -47,7 +47,7 @@ def copy_bundle_files(source: Path, folder: Path, max_bytes: int = MAX_BYTES) ->
     copy = _Copy(source, folder, max_bytes)
     if source.is_dir():
         for path in source.iterdir():
-            if path.is_file() and _WANTED.fullmatch(path.name):
+            if _WANTED.fullmatch(path.name) and own_file(source, path.name).is_file():
                 with path.open("rb") as file:
                     copy.take(path.name, file)
     elif not source.is_file():

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +11,13 @@ import torch
 from torch import Tensor
 
 from fend.errors import Invalid
+
+MAX_LABEL_CHARACTERS = 200
+_BIDIRECTIONAL = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
+
+_UNSHOWN = ("Cc", "Cs", "Zl", "Zp")  # control, half of a pair, ends of lines and paragraphs
 
 
 class MissingDatasetError(Invalid):
@@ -106,6 +115,10 @@ class ImageSet:
                 f"{self.name}: {len(images)} images need int64 labels of shape ({len(images)},), "
                 f"not {labels.dtype} {tuple(labels.shape)}"
             )
+        try:
+            check_label_names(self.label_names)
+        except ValueError as error:
+            raise InvalidDatasetError(f"{self.name}: {error}") from error
         lowest, highest = int(labels.min()), int(labels.max())
         if lowest < 0 or highest >= len(self.label_names):
             raise InvalidDatasetError(
@@ -119,3 +132,27 @@ class ImageSet:
         digest.update(np.ascontiguousarray(self.images.numpy()).data)
         digest.update(np.ascontiguousarray(self.labels.numpy().astype("<i8")).data)
         return f"sha256:{digest.hexdigest()}"
+
+
+def check_label_names(names: Sequence[str]) -> Sequence[str]:
+    """`names`, which people can tell apart and any page, log or terminal can show.
+
+    Raises:
+        ValueError: one is empty, blank, too long, equal to another or has control characters.
+    """
+    seen: set[str] = set()
+    for name in names:
+        plain = unicodedata.normalize("NFC", name).strip()
+        if len(name) > MAX_LABEL_CHARACTERS:
+            problem = f"has more than {MAX_LABEL_CHARACTERS} characters"
+        elif any(c in _BIDIRECTIONAL or unicodedata.category(c) in _UNSHOWN for c in name):
+            problem = "has control characters"
+        elif not any(c.isprintable() for c in plain):
+            problem = "is empty"
+        elif plain in seen:
+            problem = "comes twice"
+        else:
+            seen.add(plain)
+            continue
+        raise ValueError(f"the label {name[:50]!a} {problem}; rename it")
+    return names

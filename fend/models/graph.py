@@ -16,9 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from fend.models.graph_ops import operation
+from fend.models.graph_ops import operation, within_64_bits
 
 INPUT = "images"
+MAX_ENTRIES = 20_000
+"""Steps, and tensors; the largest classifiers of torchvision have 3,000."""
+_MAX_TEXT = 300
+_MAX_DEPTH = 50  # of modules in modules
 
 
 class GraphNetwork(nn.Module):
@@ -37,6 +41,8 @@ class GraphNetwork(nn.Module):
         logits: str,
     ) -> None:
         super().__init__()
+        if max(len(tensors), len(steps)) > MAX_ENTRIES:
+            raise ValueError(f"a graph has at most {MAX_ENTRIES} steps and as many tensors")
         for name, tensor in tensors.items():
             try:
                 _hold(self, name, tensor)
@@ -75,7 +81,7 @@ class _Run(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         try:
             return super().run_node(n)
-        except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+        except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
             raise RuntimeError(f"step {n.meta.get('step', n.name)}: {error}") from error
 
 
@@ -101,6 +107,8 @@ class _Reader:
         if set(written) != {"name", "op", "args", "kwargs"} or str(written["name"]) in self._values:
             raise ValueError(f"a step is a new name, op, args and kwargs, not {dict(written)}")
         name, op = str(written["name"]), str(written["op"])
+        if len(name) > _MAX_TEXT:
+            raise ValueError(f"{name[:20]}...: the name has more than {_MAX_TEXT} characters")
         run = operation(op)
         inputs: list[fx.Node] = []
         layers: list[str] = []
@@ -133,6 +141,10 @@ class _Reader:
         """
         if isinstance(written, list):
             return [self._argument(item, inputs, layers) for item in written]
+        if isinstance(written, int) and not within_64_bits(written):
+            raise ValueError("a number has more than 64 bits")
+        if isinstance(written, str) and len(written) > _MAX_TEXT:
+            raise ValueError(f"{written[:20]!r}... is no argument of a step")
         if not isinstance(written, Mapping):
             return written
         ((kind, what),) = written.items()
@@ -162,9 +174,11 @@ def _constant(kind: str, name: str) -> Any:
 def _hold(root: nn.Module, name: str, written: Mapping[str, Any]) -> None:
     """Give `root` the tensor `name`, such as "stem.0.weight", in modules on the way to it."""
     *path, last = name.split(".")
+    if len(path) > _MAX_DEPTH or len(name) > _MAX_TEXT:
+        raise KeyError("its name is too long")
     module = root
     for part in path:
-        if part not in dict(module.named_children()):
+        if part not in module._modules:
             module.add_module(part, _Layer())
         module = module.get_submodule(part)
     tensor = torch.zeros(written["shape"], dtype=_constant("dtype", written["dtype"]))

@@ -42,10 +42,40 @@ _ATEN = """
 ATEN = frozenset(_ATEN.split())
 """By name in torch.ops.aten; of an operation's overloads those that change nothing in place."""
 
+
+def _limited(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Arithmetic on numbers alone, within 64 bits: a text or a list times a number, or one number
+    squared again and again, would fill the memory."""
+
+    def run(*operands: Any) -> Any:
+        for operand in operands:
+            # Of one number each: a size, while torch traces.
+            if not isinstance(operand, int | float | torch.SymInt | Tensor):
+                raise TypeError(f"{operand!r:.50} is no number")
+        result = function(*operands)
+        if isinstance(result, int) and not within_64_bits(result):
+            raise ArithmeticError("a number has more than 64 bits")
+        return result
+
+    return run
+
+
+def within_64_bits(number: int) -> bool:
+    """Whether torch can take it."""
+    return -(2**63) <= number < 2**63
+
+
+def _getitem(parts: Any, index: Any) -> Any:
+    if isinstance(parts, str) or not isinstance(index, int):
+        raise TypeError(f"{index!r:.50} is no place in a result")
+    return parts[index]
+
+
 NUMBERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
-    {
-        name: getattr(operator, name)
-        for name in ("getitem", "add", "sub", "mul", "floordiv", "mod", "neg")
+    {"getitem": _getitem}
+    | {
+        name: _limited(getattr(operator, name))
+        for name in ("add", "sub", "mul", "floordiv", "mod", "neg")
     }
 )
 """On sizes, which depend on the batch, and on the parts of a result."""

@@ -28,6 +28,8 @@ from fend.models.architectures.unet import ResidualUNet
 from fend.models.graph import GraphNetwork
 from fend.models.image_conv import with_image_convs
 
+MAX_STAGES = 100
+
 
 def _sequence(stages: Sequence[nn.Module]) -> nn.Module:
     """One after the other, such as a median filter after a reduced bit depth."""
@@ -80,9 +82,10 @@ def build(architecture: str, config: Mapping[str, Any]) -> nn.Module:
         )
     try:
         return with_image_convs(ARCHITECTURES[architecture](**_with_networks(config)))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
         raise Invalid(
-            f"{architecture} cannot be built from {dict(config)}: {error}",
+            f"{architecture} cannot be built from {dict(config)!s:.300}: "
+            f"{str(error).partition(chr(10))[0]}",
             code="architecture_unknown",
         ) from error
 
@@ -93,6 +96,8 @@ def _with_networks(config: Mapping[str, Any]) -> dict[str, Any]:
     if "inner" in options:
         options["inner"] = _network(options["inner"])
     if "stages" in options:
+        if len(options["stages"]) > MAX_STAGES:
+            raise ValueError(f"a sequence has at most {MAX_STAGES} stages")
         options["stages"] = [_network(stage) for stage in options["stages"]]
     return options
 

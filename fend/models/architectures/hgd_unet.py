@@ -20,6 +20,8 @@ class DenoisingUNet(nn.Module):
 
     def __init__(self, channels: int = 1, width: int = 32, scales: int = 3) -> None:
         super().__init__()
+        if not 1 <= scales <= 8:
+            raise ValueError(f"scales is 1 to 8, not {scales}")
         widths = [width * 2**scale for scale in range(scales)]
         self.down = nn.ModuleList(
             _block(before, after, _convolutions(scale), stride=1 if scale == 0 else 2)

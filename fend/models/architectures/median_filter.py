@@ -15,13 +15,13 @@ class MedianFilter(nn.Module):
     the gradient of the identity (BPDA); audits try both.
 
     Raises:
-        ValueError: `size_px` is below 2.
+        ValueError: `size_px` is not in 2..15.
     """
 
     def __init__(self, size_px: int = 2) -> None:
         super().__init__()
-        if size_px < 2:
-            raise ValueError(f"size_px is 2 or more, not {size_px}")
+        if not 2 <= size_px <= 15:
+            raise ValueError(f"size_px is 2 to 15, not {size_px}")
         self.size_px = size_px
 
     def forward(self, images: Tensor) -> Tensor:

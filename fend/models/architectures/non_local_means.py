@@ -18,14 +18,14 @@ class NonLocalMeans(nn.Module):
     Differentiable, with a useful gradient.
 
     Raises:
-        ValueError: an even or non-positive size, or a strength that is not positive.
+        ValueError: a size that is even or not in 1..51, or a strength that is not positive.
     """
 
     def __init__(self, search_px: int = 11, patch_px: int = 3, strength: float = 4.0) -> None:
         super().__init__()
         for name, size in (("search_px", search_px), ("patch_px", patch_px)):
-            if size < 1 or size % 2 == 0:
-                raise ValueError(f"{name} is odd and positive, not {size}")
+            if size not in range(1, 52, 2):
+                raise ValueError(f"{name} is odd and in 1..51, not {size}")
         if not strength > 0:
             raise ValueError(f"strength is above 0, not {strength}")
         self.search_px, self.patch_px = search_px, patch_px

@@ -20,6 +20,8 @@ class ResidualUNet(nn.Module):
 
     def __init__(self, channels: int = 1, width: int = 32, scales: int = 2, fold: int = 1) -> None:
         super().__init__()
+        if not 1 <= scales <= 8 or not 1 <= fold <= 16:
+            raise ValueError(f"scales is 1 to 8 and fold 1 to 16, not {scales} and {fold}")
         self.fold = fold
         self.multiple = fold * 2 ** (scales - 1)
         folded = channels * fold**2

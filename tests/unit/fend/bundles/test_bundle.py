@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,13 @@ from fend.bundles import (
     Smoothing,
     SuspicionRule,
     annotate,
+    card_of,
+    content_version,
     load_bundle,
     read_manifest,
     save_bundle,
 )
+from fend.bundles.add import add_bundle
 from fend.errors import FendError, Invalid, Unavailable
 from fend.images import InputSpec
 from fend.models import build
@@ -158,6 +162,7 @@ def test_nan_weights_are_refused(folder) -> None:
         lambda m: m["content"]["classifier"].update(file="weights.pkl"),
         lambda m: m.update(format="fend-bundle/9"),
         lambda m: m["content"].update(labels=["only one"]),
+        lambda m: m["about"].update(long="x" * 2**26),
         lambda m: m.update(surprise=1),
         lambda m: m.pop("version"),
     ],
@@ -177,4 +182,66 @@ def test_an_unknown_architecture_is_incompatible_not_a_crash(folder) -> None:
 
     _edit(folder, change)
     with pytest.raises(Unavailable, match="from-the-future", check=code("bundle_incompatible")):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "README.md", "classifier.safetensors"])
+def test_a_link_out_of_the_bundle_is_not_followed(folder, tmp_path, name) -> None:
+    (folder / name).rename(tmp_path / "elsewhere")
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    read = card_of if name == "README.md" else load_bundle
+    with pytest.raises(Unavailable, match="symbolic link", check=code("bundle_corrupt")):
+        read(folder)
+    with pytest.raises(Unavailable, match="symbolic link", check=code("bundle_corrupt")):
+        add_bundle(folder, tmp_path / "models")
+    assert not (tmp_path / "models" / "tiny").exists()
+    inside = folder / "data"
+    inside.mkdir()
+    (tmp_path / "elsewhere").rename(inside / name)
+    (folder / name).unlink()
+    (folder / name).symlink_to(inside / name)
+    assert load_bundle(folder).manifest.name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("1", "comes twice"),
+        ("1 ", "comes twice"),
+        ("", "is empty"),
+        (" \u3000\t"[:2], "is empty"),
+        ("\u200b", "is empty"),
+        ("a\0b", "control"),
+        ("a\x1b[2J", "control"),
+        ("a\nb", "control"),
+        ("a\u202eb", "control"),
+        ("a\u2066b", "control"),
+        ("x" * 201, "200 characters"),
+    ],
+)
+def test_labels_that_cannot_be_shown_or_told_apart_are_refused(folder, label, said) -> None:
+    content = read_manifest(folder).content
+    bad = content.model_copy(update={"labels": [label, *content.labels[1:]]})
+    _edit(
+        folder,
+        lambda m: m.update(content=bad.model_dump(mode="json"), version=content_version(bad)),
+    )
+    with pytest.raises(Unavailable, match=said, check=code("bundle_corrupt")):
+        load_bundle(folder)
+
+
+def test_a_header_of_weights_that_would_fill_the_memory_is_not_read(folder) -> None:
+    path = folder / "classifier.safetensors"
+    path.write_bytes((2**30).to_bytes(8, "little") + path.read_bytes()[8:])
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    content = read_manifest(folder).content
+    part = content.classifier.model_copy(update={"sha256": digest})
+    changed = content.model_copy(update={"classifier": part})
+    _edit(
+        folder,
+        lambda m: m.update(
+            content=changed.model_dump(mode="json"), version=content_version(changed)
+        ),
+    )
+    with pytest.raises(Unavailable, match="header", check=code("bundle_corrupt")):
         load_bundle(folder)
