@@ -162,7 +162,7 @@ def test_a_perturbation_is_grey_where_nothing_changed() -> None:
     ],
 )
 def test_only_pictures_are_put_on_the_page(text: str) -> None:
-    with pytest.raises(AuditRowsInvalid, match="no PNG in base64: (?!.* at 0x)"):
+    with pytest.raises(AuditRowsInvalid, match=r"no PNG in base64: (?!.* at 0x)"):
         data_uri(text)
 
 
