@@ -101,6 +101,9 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
     for public in (health.router, console.router, metadata.probes):
         app.include_router(public)
     add_problem_handlers(app)
+    if settings.allowed_hosts:
+        hosts = [*settings.allowed_hosts, "localhost", "127.0.0.1", "[::1]"]
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     app.add_middleware(
         RequestLimits,
         services=made,
@@ -114,9 +117,6 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
         without_deadline=datasets.PATH,  # it has one for each piece
     )
     app.add_middleware(Overload, services=made)
-    if settings.allowed_hosts:
-        hosts = [*settings.allowed_hosts, "localhost", "127.0.0.1", "[::1]"]
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

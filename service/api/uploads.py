@@ -31,6 +31,10 @@ TENSOR_TYPE = "application/json"
 FORM_TYPE = "multipart/form-data"
 CHARSET = re.compile(rb";\s*charset(?=[\s*=])", re.IGNORECASE)
 
+ENCODING_FIELDS = ("content-encoding", "content-transfer-encoding")
+AS_IT_IS = ("", "identity", "binary", "8bit", "7bit")
+"""Values of these fields that leave a part of a form as it is."""
+
 MAX_BYTES_A_NUMBER = 32
 """Room for a double and its comma; a longer body cannot be this tensor and is not parsed."""
 
@@ -100,6 +104,22 @@ def _form(request: Request, max_files: int) -> AbstractAsyncContextManager[FormD
     return Request(request.scope, request.receive).form(max_files=max_files, max_fields=16)
 
 
+async def _upload(file: UploadFile) -> Upload:
+    for name in ENCODING_FIELDS:
+        check_part_encoding(file.headers.get(name, ""))
+    return Upload(await file.read(), media_type(file.content_type))
+
+
+def check_part_encoding(value: str) -> None:
+    """Raises Unsupported for a part of a form that is encoded by itself (RFC 7578, 4.7)."""
+    if value.strip().lower() not in AS_IT_IS:
+        raise Unsupported(
+            f"a part of the form is encoded by {value[:40]!r}; send the file as it is, or compress "
+            "the whole body",
+            code="unsupported_content_encoding",
+        )
+
+
 async def read_upload(request: Request) -> Upload:
     """The picture in the body of `request`: the form's part `file`, or the whole body.
 
@@ -113,7 +133,7 @@ async def read_upload(request: Request) -> Upload:
             file = form.get("file")
             if not isinstance(file, UploadFile):
                 raise file_missing("image")
-            return Upload(await file.read(), media_type(file.content_type))
+            return await _upload(file)
     if content_type != TENSOR_TYPE and claimed_format(content_type) == "other":
         accepted = (
             f"send {FORM_TYPE} with a part 'file', or one of {', '.join(IMAGE_TYPES)}, "
@@ -144,7 +164,7 @@ async def read_uploads(request: Request, most: int) -> list[Upload]:
             raise file_missing("images")
         if len(files) > most:
             raise too_many_images(most)
-        return [Upload(await file.read(), media_type(file.content_type)) for file in files]
+        return [await _upload(file) for file in files]
 
 
 def read_picture(upload: Upload, spec: InputSpec, limits: DecodeLimits) -> Picture:

@@ -10,6 +10,7 @@ import pytest
 
 INFER = "/v2/models/mnist/infer"
 PNG_TYPE = {"Content-Type": "image/png"}
+ADMIN = {"Authorization": "Bearer a-token-for-tests"}
 
 
 def raw_deflate(data: bytes) -> bytes:
@@ -133,3 +134,22 @@ def test_an_empty_body_is_empty_in_any_coding(app_client: httpx.Client) -> None:
         headers = PNG_TYPE | {"Content-Encoding": encoding}
         response = app_client.post("/v1/classify", content=b"", headers=headers)
         assert response.json()["code"] == "empty_body"
+
+
+@pytest.mark.parametrize("field", ["Content-Transfer-Encoding", "Content-Encoding"])
+@pytest.mark.parametrize(("value", "status"), [("binary", 200), ("8bit", 200), ("base64", 415)])
+def test_parts_that_are_encoded_by_themselves_are_refused_by_name(
+    app_client: httpx.Client,
+    digit_pngs: list[tuple[bytes, str]],
+    field: str,
+    value: str,
+    status: int,
+) -> None:
+    for path in ("/v1/classify", "/v1/classify/batch", "/v1/admin/datasets"):
+        part = ("a.png", digit_pngs[0][0], "image/png", {field: value})
+        response = app_client.post(path, files={"file": part}, headers=ADMIN)
+        wanted = 422 if path.endswith("datasets") and status == 200 else status  # no archive
+        assert response.status_code == wanted, response.text
+        if status == 415:
+            assert response.json()["code"] == "unsupported_content_encoding"
+            assert "'base64'" in response.json()["detail"]

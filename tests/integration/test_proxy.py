@@ -70,7 +70,8 @@ def test_documents_and_pages_lead_below_the_prefix(http: httpx.Client) -> None:
     ],
 )  # fmt: skip
 def test_only_these_names_are_served(http: httpx.Client, host: str, status: int) -> None:
-    assert http.get("/livez", headers={"Host": host}).status_code == status
+    answer = http.get("/livez", headers={"Host": host})
+    assert (answer.status_code, "x-request-id" in answer.headers) == (status, True)
 
 
 def asked_by(http: httpx.Client, origin: str, **more: str) -> Any:

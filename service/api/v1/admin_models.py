@@ -64,7 +64,7 @@ async def list_versions(request: Request) -> list[ModelVersions]:
     return [await asyncio.to_thread(_versions, request, name) for name in names]
 
 
-@router.post("/{name}/activate", responses=problem_docs(404, 409, 503))
+@router.post("/{name}/activate", responses=problem_docs(404, 409, 415, 503))
 async def activate(request: Request, name: str, wanted: Activation) -> ModelVersions:
     """Verify, load and warm a version, then swap; answers when the old one is done, in every
     worker."""

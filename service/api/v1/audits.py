@@ -74,7 +74,7 @@ FORMATS = {
     response_model=AuditSummary,
     responses={
         200: {"description": "It ended within `wait`.", "model": AuditDetail},
-        **problem_docs(400, 404, 408, 409, 413, 422),
+        **problem_docs(400, 404, 408, 409, 413, 415, 422),
     },
 )
 async def start_audit(

@@ -11,7 +11,13 @@ from starlette.requests import ClientDisconnect
 
 from fend.errors import Invalid, Timeout
 from service.api.problems import ClientGone
-from service.api.uploads import FORM_TYPE, file_missing, unsupported_media_type
+from service.api.uploads import (
+    ENCODING_FIELDS,
+    FORM_TYPE,
+    check_part_encoding,
+    file_missing,
+    unsupported_media_type,
+)
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -116,6 +122,8 @@ class _FilePart:
         if self._field.lower() == b"content-disposition" and not self.seen:
             _, options = parse_options_header(bytes(self._value))
             self.seen = self._inside = options.get(b"name") == b"file"
+        elif self._field.decode("latin-1").lower() in ENCODING_FIELDS:
+            check_part_encoding(self._value.decode("latin-1"))
         self._field.clear()
         self._value.clear()
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fend.errors import FendError
-from fend.images import DecodeLimits, InputSpec
+from fend.images import DecodeLimits, InputSpec, media_type
 from service.api.uploads import (
     Picture,
     PictureReader,
@@ -110,7 +110,7 @@ def _from_base64(text: str) -> Upload:
     URL; without its padding, where nothing shows that more is missing."""
     content_type = ""
     if url := DATA_URL.match(text):
-        text, content_type = unquote(text[url.end() :]), url[1]
+        text, content_type = unquote(text[url.end() :]), media_type(url[1])
     text = "".join(text.split())
     if "+" not in text and "/" not in text:
         text = text.replace("-", "+").replace("_", "/")

@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v2/repository", tags=["open inference protocol"])
 changes = APIRouter(
     prefix="/v2/repository/models/{name}",
     tags=["open inference protocol"],
-    responses=error_docs(400, 401, 404, 408, 413, 422, 429, 503),
+    responses=error_docs(400, 401, 404, 408, 413, 415, 422, 429, 503),
 )
 """What needs the admin token."""
 
@@ -40,7 +40,7 @@ _BODY: dict[str, Any] = {
 }
 
 
-@router.post("/index", responses=error_docs(400, 413, 422))
+@router.post("/index", responses=error_docs(400, 413, 415, 422))
 async def index(request: Request, wanted: IndexRequest | None = None) -> list[IndexEntry]:
     """Every model, or those that are ready; the names are public, as in /v1/models."""
     repository = services(request).repository
