@@ -90,7 +90,7 @@ def test_pages_of_the_named_origins_may_ask_and_no_others(
     assert allowed.headers["access-control-allow-origin"] == good
     assert "authorization" in allowed.headers["access-control-allow-headers"].lower()
     refused = http.post("/v1/classify", headers={"Origin": good})  # also what goes wrong is read
-    assert refused.status_code == 415
+    assert refused.status_code == 422
     assert refused.headers["access-control-allow-origin"] == good
     assert "X-Request-ID" in refused.headers["access-control-expose-headers"]
     for answer in (
