@@ -6,7 +6,24 @@ where the status differs from the family's. The service answers with `status`, t
 prints the message.
 """
 
+import unicodedata
 from pathlib import Path
+
+TURNS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that turn the direction of writing around, and so can make text read as another."""
+
+
+def printable(text: str) -> str:
+    """`text` on one line, without what controls a terminal: names and labels can hold anything."""
+    if text.isprintable():
+        return text
+    return "".join(
+        " " if character.isspace()
+        else "\N{REPLACEMENT CHARACTER}"
+        if character in TURNS or unicodedata.category(character) in ("Cc", "Cs")
+        else character
+        for character in text
+    )  # fmt: skip
 
 
 class FendError(Exception):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +17,46 @@ Norm = Literal["linf", "l2"]
 
 MEASURE_TOLERANCE = 1e-6
 """Float32 rounding allowed on top of epsilon when a finished perturbation is measured."""
+
+
+MOST_EPSILON = 10_000.0
+"""Above the L2 distance between any two images that a classifier takes."""
+
+
+def as_number(value: Any) -> Any:
+    """A number as it is, and a fraction such as "8/255" as the number that it is.
+
+    Raises:
+        ValueError: it is text that is neither.
+    """
+    if isinstance(value, bool):
+        raise ValueError("must be a number, or a fraction such as '8/255'")
+    if not isinstance(value, str):
+        return value
+    try:
+        parts = [float(part) for part in value.split("/")]
+        number = parts[0] if len(parts) == 1 else parts[0] / parts[1]
+    except (ValueError, ZeroDivisionError):
+        parts = []
+    if not 1 <= len(parts) <= 2:
+        raise ValueError(f"{value!r} is no number, and no fraction such as '8/255'")
+    return number
+
+
+Distance = Annotated[
+    float,
+    Field(ge=0, le=MOST_EPSILON, allow_inf_nan=False),
+    BeforeValidator(as_number),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "number"}, {"type": "string"}],
+            "description": "On the pixel scale 0..1; a fraction is taken as written.",
+            "examples": [0.2, "8/255"],
+        },
+        mode="validation",
+    ),
+]
+"""A length on the pixel scale: a number, or a fraction such as "8/255"."""
 
 
 class Knowledge(StrEnum):
@@ -40,7 +81,26 @@ class ThreatModel(BaseModel, frozen=True, extra="forbid"):
     """
 
     norm: Norm = "linf"
-    epsilon: float = Field(ge=0, le=100, allow_inf_nan=False)
+    epsilon: Distance
+
+    def refusal(self, value: float, pixels: int | None = None) -> str | None:
+        """Why `value` is too large for a distance in this norm; None where it is not.
+
+        `pixels` is C*H*W; None, where it is not known, leaves L2 unchecked.
+        """
+        largest = 1.0 if self.norm == "linf" else math.sqrt(pixels or math.inf)
+        if value <= largest:
+            return None
+        if self.norm == "linf":
+            return (
+                f"{value:g} is larger than 1, and pixels are in 0..1: if 8-bit steps are meant, "
+                f'write "{value:g}/255"'
+            )
+        return (
+            f"{value:g} in L2 is more than {largest:.4g}, the distance from a black image to a "
+            f"white one of this size; pixels are in 0..1: if 8-bit steps are meant, write "
+            f'"{value:g}/255"'
+        )
 
     def project(self, images: Tensor, perturbed: Tensor) -> Tensor:
         """The point of the ball and the box next to `perturbed` (for L2: ball first, then box)."""

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fend.cli.folders import DATA_DIR, DataDir
+from fend.files import check_folder
 
 
 def reproduce(
@@ -52,6 +53,7 @@ def reproduce(
     from reproduction.write import draw_all, write_tables
 
     console = Console()
+    check_folder("--out", out)
     cells = plan(profile, data=data or [], only=only or [], seeds=seeds)
     check_libraries()
     if device == "auto":

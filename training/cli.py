@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fend.cli.folders import DATA_DIR, DataDir
+from fend.files import check_folder
 
 
 def train(
@@ -78,6 +79,8 @@ def train(
         chosen = smoke_recipe(chosen)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    check_folder("--models-dir", models_dir)
+    check_folder("--runs-dir", runs_dir)
     run_recipe(
         chosen,
         data_dir=data_dir,

@@ -10,7 +10,7 @@ from fend.attacks.best import Best
 from fend.attacks.gradient import Gradient
 from fend.attacks.lazy import Tensor
 from fend.attacks.objective import Objective
-from fend.threat import Norm
+from fend.threat import Distance, Norm
 
 
 class BIM(BaseModel, frozen=True, extra="forbid"):
@@ -27,7 +27,7 @@ class BIM(BaseModel, frozen=True, extra="forbid"):
     objective: Objective = Objective()
     gradient: Gradient = Gradient()
     steps: int = Field(default=10, ge=1, le=10_000)
-    step_size: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    step_size: Distance | None = Field(default=None, gt=0)
     """On the pixel scale; None is epsilon / steps, so that the last step ends at the surface."""
     early_stop: bool = True
     """Take an image out of the batch as soon as it fools the model (see `PGD.early_stop`)."""

@@ -10,7 +10,7 @@ from fend.attacks.best import Best
 from fend.attacks.gradient import Gradient
 from fend.attacks.lazy import Tensor
 from fend.attacks.objective import Objective
-from fend.threat import Norm
+from fend.threat import Distance, Norm
 
 
 class MIFGSM(BaseModel, frozen=True, extra="forbid"):
@@ -24,7 +24,7 @@ class MIFGSM(BaseModel, frozen=True, extra="forbid"):
     objective: Objective = Objective()
     gradient: Gradient = Gradient()
     steps: int = Field(default=10, ge=1, le=10_000)
-    step_size: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    step_size: Distance | None = Field(default=None, gt=0)
     """On the pixel scale; None is epsilon / steps."""
     decay: float = Field(default=1.0, ge=0, le=1)
     """How much of the running sum each step keeps; 0 is the basic iterative method."""

@@ -10,7 +10,7 @@ from fend.attacks.best import Best
 from fend.attacks.gradient import Gradient
 from fend.attacks.lazy import Tensor
 from fend.attacks.objective import Objective
-from fend.threat import Norm
+from fend.threat import Distance, Norm
 
 
 class PGD(BaseModel, frozen=True, extra="forbid"):
@@ -27,7 +27,7 @@ class PGD(BaseModel, frozen=True, extra="forbid"):
     objective: Objective = Objective()
     gradient: Gradient = Gradient()
     steps: int = Field(default=100, ge=1, le=10_000)
-    step_size: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    step_size: Distance | None = Field(default=None, gt=0)
     """On the pixel scale; None is 2.5 * epsilon / steps."""
     restarts: int = Field(default=1, ge=1, le=1_000)
     random_start: bool = True

@@ -31,8 +31,7 @@ from fend.audit.rows import (
     SkippedRow,
     Source,
 )
-from fend.audit.rows.table import AuditRowsInvalid
-from fend.audit.spec import AuditSpec, AuditSpecInvalid, from_request
+from fend.audit.spec import AuditSpec, from_request, spec_invalid
 
 if TYPE_CHECKING:
     from fend.audit.executors import Executor, Inline, Processes, executor_for
@@ -43,12 +42,12 @@ if TYPE_CHECKING:
     from fend.audit.work.surrogates import check_surrogate
 
 __all__ = [
-    "PRESETS", "ROWS", "AttackRow", "AuditDocument", "AuditJob", "AuditRowsInvalid", "AuditSpec",
-    "AuditSpecInvalid", "CleanRow", "CostRow", "CurveRow", "ExampleRow", "Executor", "Inline",
+    "PRESETS", "ROWS", "AttackRow", "AuditDocument", "AuditJob", "AuditSpec",
+    "CleanRow", "CostRow", "CurveRow", "ExampleRow", "Executor", "Inline",
     "Keep", "KeepInFolder", "KeepInMemory", "Line", "OpenAudit", "Plan", "Probe", "ProbeRow",
     "Processes", "Report", "Row", "ServedRow", "Shard", "SkippedRow", "Source", "Timing",
     "audit_report", "build_report", "check_fit", "check_surrogate", "executor_for", "from_request",
-    "open_audit", "run_audit", "run_shard", "shards_of", "source_of", "to_markdown",
+    "open_audit", "run_audit", "run_shard", "shards_of", "source_of", "spec_invalid", "to_markdown",
 ]  # fmt: skip
 
 

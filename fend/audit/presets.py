@@ -1,6 +1,6 @@
 """Audits by name: fields of an `AuditSpec`, from a first look to a weekend."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -10,10 +10,12 @@ from fend.attacks import (
     FGSM,
     MIFGSM,
     PGD,
+    AttackSpec,
     Gradient,
     HopSkipJump,
     Objective,
     Square,
+    needs_classes,
 )
 from fend.threat import Knowledge
 
@@ -81,3 +83,34 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
+
+ABOUT: Mapping[str, str] = MappingProxyType(
+    {
+        "quick": "a quick look: few images and a small budget; standard is for a claim",
+        "paper": "the attacks of the paper, which are not the strongest that there are",
+        "standard": "what a claim about robustness needs",
+        "thorough": "every attack on every image",
+    }
+)
+"""What each preset is good for, in the words of a report."""
+
+DLR_FROM = 4
+"""Classes from which loss `dlr` is used, which compares up to four logits."""
+
+
+def fitted(attacks: Iterable[AttackSpec], classes: int) -> tuple[AttackSpec, ...]:
+    """`attacks` as they can run on a model of so many classes; those that cannot are left out.
+
+    No more targets than wrong classes, and below four classes `margin` in place of `dlr`.
+    """
+    found = []
+    for attacker in attacks:
+        targets = getattr(attacker, "targets", None)
+        if targets is not None and targets >= classes > 1:
+            attacker = attacker.model_copy(update={"targets": classes - 1})
+        if attacker.objective.loss == "dlr" and classes < DLR_FROM:
+            objective = attacker.objective.model_copy(update={"loss": "margin"})
+            attacker = attacker.model_copy(update={"objective": objective})
+        if needs_classes(attacker) <= classes:
+            found.append(attacker)
+    return tuple(dict.fromkeys(found))

@@ -1,11 +1,12 @@
 """The one way to run an audit, whoever asks for it and wherever it is computed."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from pydantic import ValidationError
 
 from fend.audit.executors import Executor, Inline
 from fend.audit.report import Report
@@ -52,47 +53,52 @@ class KeepInMemory:
     def __init__(self, on_begin: Callable[[], OnProgress] = lambda: lambda *_: None) -> None:
         self._on_begin = on_begin
         self._rows: dict[int, list[Row]] = {}
-        self._done = self._total = 0
+        self.done = self.total = 0
+        """Images whose shard is finished, and all of them."""
 
     def begin(self, _source: Source, shards: Sequence[Shard], /) -> Collection[int]:
         """See `Keep`."""
-        self._total = sum(len(shard.indices) for shard in shards)
+        self.total = sum(len(shard.indices) for shard in shards)
         self._on_progress = self._on_begin()
-        self._on_progress(self._done, self._total)
+        self._on_progress(self.done, self.total)
         return self._rows.keys()
 
     def add(self, shard: Shard, rows: list[Row]) -> None:
         """See `Keep`."""
         self._rows[shard.number] = rows
-        self._done += len(shard.indices)
-        self._on_progress(self._done, self._total)
+        self.done += len(shard.indices)
+        self._on_progress(self.done, self.total)
 
     def rows(self) -> list[Row]:
         """See `KeepWithRows`."""
         return [row for number in sorted(self._rows) for row in self._rows[number]]
 
 
-class KeepInFolder:
-    """Keeps each shard's rows as a file of a folder, which belongs to one audit."""
+class KeepInFolder(KeepInMemory):
+    """Also keeps each shard's rows as a file of a folder, which belongs to one audit."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, on_begin: Callable[[], OnProgress] = lambda: lambda *_: None
+    ) -> None:
+        super().__init__(on_begin)
+        self.folder = folder
 
-    def begin(self, _source: Source, shards: Sequence[Shard], /) -> Collection[int]:
+    def begin(self, source: Source, shards: Sequence[Shard], /) -> Collection[int]:
         """See `Keep`."""
-        return {shard.number for shard in shards if self._path(shard.number).is_file()}
+        for shard in shards:
+            path = self._path(shard.number)
+            with suppress(FileNotFoundError, ValidationError):  # then it is attacked again
+                self._rows[shard.number] = ROWS.validate_json(path.read_bytes())
+                self.done += len(shard.indices)
+        return super().begin(source, shards)
 
     def add(self, shard: Shard, rows: list[Row]) -> None:
         """See `Keep`."""
         replace_atomically(self._path(shard.number), ROWS.dump_json(rows))
-
-    def rows(self) -> list[Row]:
-        """See `KeepWithRows`."""
-        paths = sorted(self._folder.glob("shard-*.json"))
-        return [row for path in paths for row in ROWS.validate_json(path.read_bytes())]
+        super().add(shard, rows)
 
     def _path(self, number: int) -> Path:
-        return self._folder / f"shard-{number:05d}.json"
+        return self.folder / f"shard-{number:05d}.json"
 
 
 def run_audit(

@@ -15,9 +15,10 @@ from typing import Any
 from fend.attacks import APGD, PGD, AttackSpec, Gradient, Objective, Square, attack
 from fend.audit.executors import executor_for
 from fend.audit.plan import line_at
+from fend.audit.presets import fitted
 from fend.audit.report import Report
 from fend.audit.run import audit_report, one_thread
-from fend.audit.spec import AuditSpec
+from fend.audit.spec import from_request
 from fend.audit.work.attacked import attacked_model
 from fend.audit.work.batch import Batch
 from fend.audit.work.judge import judge, seeded
@@ -25,7 +26,7 @@ from fend.audit.work.opened import AuditJob, OpenAudit
 from fend.bundles import Bundle, load_bundle, save_bundle
 from fend.models import build
 from fend.pipeline import Defence
-from fend.threat import Knowledge, ThreatModel
+from fend.threat import Knowledge
 
 MARGIN = 0.05
 """A control is broken when its reported accuracy is at most this above the true one."""
@@ -122,29 +123,32 @@ def self_test(
     *,
     dataset: str = "mnist:test",
     samples: int = 100,
-    epsilon: float = 0.2,
+    epsilon: float | str = 0.2,
     workers: int = 1,
     controls: Sequence[Control] = (UNSECURED, *CONTROLS),
     on_start: Callable[[str], None] = lambda _: None,
 ) -> Iterator[ControlResult]:
     """Audit the bundle at `bundle_dir` as it is, and every one of `controls` made of it.
 
-    `epsilon` is in L-inf on the pixel scale. `on_start` is told the name of each model first.
+    `epsilon` is in L-inf on the pixel scale, a number or such as "8/255". `on_start` is told the
+    name of each model first.
 
     Raises:
-        Unavailable, Invalid, AuditSpecInvalid: as audits do.
+        Unavailable, Invalid: as audits do.
     """
     bundle = load_bundle(bundle_dir)
-    spec = AuditSpec(
-        model=bundle.manifest.name,
-        dataset=dataset,
-        samples=samples,
-        threat=ThreatModel(epsilon=epsilon),
-        knowledge=(Knowledge.WHITE_BOX, Knowledge.QUERY),
-        attacks=ATTACKS,
-        sanity_samples=samples,
-        examples=0,
-        shard_size=SHARD_SIZE,
+    spec = from_request(
+        {
+            "model": bundle.manifest.name,
+            "dataset": dataset,
+            "samples": samples,
+            "threat": {"epsilon": epsilon},
+            "knowledge": (Knowledge.WHITE_BOX, Knowledge.QUERY),
+            "attacks": fitted(ATTACKS, len(bundle.labels)),
+            "sanity_samples": samples,
+            "examples": 0,
+            "shard_size": SHARD_SIZE,
+        }
     )
     on_start(bundle.manifest.name)
     executor = executor_for(workers)

@@ -1,6 +1,7 @@
 """What an audit is asked to do: the wire format of requests, presets, and clear refusals."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import (
@@ -12,20 +13,22 @@ from pydantic import (
     model_validator,
 )
 
-from fend.attacks import AttackSpec
+from fend.attacks import BIM, MIFGSM, PGD, AttackSpec
 from fend.audit.levels import NEED_SURROGATE, pairs, runs_at
-from fend.audit.presets import PRESETS
+from fend.audit.presets import PRESETS, fitted
 from fend.errors import Invalid
-from fend.threat import Knowledge, ThreatModel
+from fend.threat import Distance, Knowledge, ThreatModel
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 """Pattern of a model's name."""
 
 
-class AuditSpecInvalid(Invalid):
-    """The request for an audit cannot be carried out as it is written."""
+def spec_invalid(message: str) -> Invalid:
+    """The error of a request that cannot be carried out as it is written."""
+    return Invalid(message, code="audit_spec_invalid")
 
-    code = "audit_spec_invalid"
+
+DEFAULT_THREAT = ThreatModel(norm="linf", epsilon=0.2)
 
 
 class AuditSpec(BaseModel, frozen=True, extra="forbid"):
@@ -35,12 +38,15 @@ class AuditSpec(BaseModel, frozen=True, extra="forbid"):
     are judged on the whole pipeline.
     """
 
+    preset: str | None = Field(default=None, max_length=64)
+    """The preset that the other fields were taken from, where they were not given. Decides
+    nothing."""
     model: str = Field(pattern=NAME)
     dataset: str = Field(default="mnist:test", min_length=1, max_length=1_000)
     samples: int | None = Field(default=None, ge=1)
     """How many images, drawn with `seed`; None is all of them."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    threat: ThreatModel = ThreatModel(norm="linf", epsilon=0.2)
+    threat: ThreatModel = DEFAULT_THREAT
     knowledge: tuple[Knowledge, ...] = Field(
         default=(Knowledge.GREY_BOX, Knowledge.WHITE_BOX), min_length=1
     )
@@ -51,9 +57,7 @@ class AuditSpec(BaseModel, frozen=True, extra="forbid"):
     surrogate: str | None = Field(default=None, pattern=NAME)
     """Another model, which black_box and grey_box_aware attack in place of `model`. None: one is
     trained by the recipe of `model` with another seed, once, and kept."""
-    epsilons: tuple[Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)], ...] = Field(
-        default=(), max_length=32
-    )
+    epsilons: tuple[Distance, ...] = Field(default=(), max_length=32)
     """Where the curve of white-box accuracy is measured, in the norm of `threat`."""
     sanity_samples: int = Field(default=100, ge=0, le=10_000)
     """How many of the images the sanity probes run on; 0: no sanity checks, so no such verdict."""
@@ -112,45 +116,76 @@ class AuditSpec(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
-def from_request(body: Mapping[str, Any]) -> AuditSpec:
+def from_request(body: Mapping[str, Any], classes: int | None = None) -> AuditSpec:
     """A whole spec, or `preset` and what differs from it.
 
-    Where the request holds only one of `knowledge` and `attacks`, the preset's other one is cut
-    down to what fits it.
+    A preset fits itself to what is asked beside it: to the norm, to a model of so many `classes`
+    where they are known, and where the request holds only one of `knowledge` and `attacks`, to
+    that. Attacks that the request holds are taken as they are.
 
     Raises:
-        AuditSpecInvalid: names the field and says what it takes.
+        Invalid (`audit_spec_invalid`): names the field and says what it takes.
     """
-    fields = dict(body)
-    name = fields.pop("preset", None)
+    name = body.get("preset")
     try:
         if name is None:
-            return AuditSpec.model_validate(fields)
-        if not isinstance(name, str) or name not in PRESETS:
-            raise AuditSpecInvalid(f"preset: {name!r} is none of: {', '.join(sorted(PRESETS))}")
-        return AuditSpec.model_validate({**_fitting(PRESETS[name], fields), **fields})
+            spec = AuditSpec.model_validate(dict(body))
+        elif not isinstance(name, str) or name not in PRESETS:
+            [near] = get_close_matches(str(name), PRESETS, n=1) or [None]
+            meant = "" if near is None else f"; did you mean {near!r}?"
+            raise spec_invalid(f"preset: {name!r} is none of: {', '.join(sorted(PRESETS))}{meant}")
+        else:
+            spec = AuditSpec.model_validate({**_fitting(PRESETS[name], body, classes), **body})
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False)
         # A list whose entries are refused also counts as empty, which would only confuse.
         told = [item for item in details if not (item["type"] == "too_short" and item["input"])]
-        raise AuditSpecInvalid("; ".join(_explain(detail) for detail in told[:5])) from error
+        raise spec_invalid("; ".join(_explain(detail) for detail in told[:5])) from error
+    if spec.threat.epsilon == 0:
+        raise spec_invalid("threat.epsilon: 0 lets an attacker change nothing; give more than 0")
+    check_distances(spec)
+    return spec
 
 
-def _fitting(preset: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """`preset` without the levels, or the attacks, for which what is asked leaves nothing to do."""
+def check_distances(spec: AuditSpec, pixels: int | None = None) -> None:
+    """Refuse distances that no image of `pixels` values (C*H*W) leaves room for.
+
+    Raises:
+        Invalid (`audit_spec_invalid`): names the field and says what was probably meant.
+    """
+    sizes = {f"attacks.{number}.step_size": attacker.step_size
+             for number, attacker in enumerate(spec.attacks)
+             if isinstance(attacker, BIM | PGD | MIFGSM)}  # fmt: skip
+    sizes |= {f"epsilons.{number}": epsilon for number, epsilon in enumerate(spec.epsilons)}
+    for field, size in {"threat.epsilon": spec.threat.epsilon, **sizes}.items():
+        refusal = None if size is None else spec.threat.refusal(size, pixels)
+        if refusal is not None:
+            raise spec_invalid(f"{field}: {refusal}")
+
+
+def _fitting(
+    preset: Mapping[str, Any], asked: Mapping[str, Any], classes: int | None
+) -> dict[str, Any]:
+    """`preset` without the levels and attacks for which what is asked leaves nothing to do."""
     fields = dict(preset)
-    if ("attacks" in asked) == ("knowledge" in asked):
-        return fields
     try:
         attacks = TypeAdapter(list[AttackSpec]).validate_python({**fields, **asked}["attacks"])
         levels = TypeAdapter(list[Knowledge]).validate_python({**fields, **asked}["knowledge"])
+        threat = ThreatModel.model_validate(asked.get("threat", DEFAULT_THREAT))
     except ValidationError:
         return fields  # the whole spec is refused next, with the field's name
-    if "attacks" in asked:
+    if "attacks" not in asked:
+        if classes is not None:
+            attacks = list(fitted(attacks, classes)) or attacks
+        attacks = [item for item in attacks if threat.norm in item.norms] or attacks
+        if "knowledge" in asked:
+            kept = [item for item in attacks if any(runs_at(item, level) for level in levels)]
+            attacks = kept or attacks
+        fields["attacks"] = attacks
+    if "knowledge" not in asked:
         fitting = [level for level in levels if any(runs_at(item, level) for item in attacks)]
-        return fields | ({"knowledge": fitting} if fitting else {})
-    kept = [item for item in attacks if any(runs_at(item, level) for level in levels)]
-    return fields | ({"attacks": kept} if kept else {})
+        fields["knowledge"] = fitting or levels
+    return fields
 
 
 def _names_at(level: Knowledge) -> list[str]:

@@ -2,8 +2,9 @@
 
 import json
 import os
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -20,15 +21,18 @@ from fend.audit.render.terminal import progress, say_making, show
 from fend.audit.report import AuditDocument, Timing
 from fend.audit.report.build import build_report
 from fend.audit.rows import Row
-from fend.audit.spec import AuditSpecInvalid, from_request
+from fend.audit.spec import from_request, spec_invalid
 from fend.cli.diff import diff
 from fend.cli.folders import DATA_DIR, MODELS_DIR, DataDir, ModelsDir
 from fend.cli.remote_audit import run_at
 from fend.cli.self_test import self_test
+from fend.errors import Unavailable
+from fend.files import check_file, write_output
 from fend.threat import Knowledge
 
 if TYPE_CHECKING:
     from fend.audit.work.opened import AuditJob
+    from fend.cli.work_folder import WorkFolder
 
 
 class Format(StrEnum):
@@ -36,6 +40,14 @@ class Format(StrEnum):
     JSON = "json"
     MARKDOWN = "markdown"
     HTML = "html"
+
+
+SUFFIXES = {
+    ".html": Format.HTML, ".htm": Format.HTML,
+    ".md": Format.MARKDOWN, ".markdown": Format.MARKDOWN,
+    ".json": Format.JSON,
+}  # fmt: skip
+"""What is written, by the name of the file."""
 
 
 class Device(StrEnum):
@@ -69,7 +81,9 @@ def audit(
         str | None, typer.Option(help="Such as mnist:test (default) or handwritten-digits.")
     ] = None,
     samples: Annotated[int | None, typer.Option(help="How many images; 0 is all.")] = None,
-    epsilon: Annotated[float | None, typer.Option(help="L-inf, on the pixel scale 0..1.")] = None,
+    epsilon: Annotated[
+        str | None, typer.Option(help="On the pixel scale 0..1: 0.03, or 8/255.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the sample and the attacks.")] = None,
     knowledge: Annotated[
         list[Knowledge] | None,
@@ -97,7 +111,7 @@ def audit(
     device: Annotated[Device, typer.Option(help="auto: cuda where there is one.")] = Device.AUTO,
     output: Annotated[
         Path | None,
-        typer.Option(help="Also write the report here: .html, .md, or else JSON."),
+        typer.Option(help="Also write the report here, by its name: .html, .md or .json."),
     ] = None,
     rows_file: Annotated[
         Path | None, typer.Option("--rows", help="Also write the raw rows here, as JSON Lines.")
@@ -108,8 +122,12 @@ def audit(
     surrogates_dir: Annotated[
         Path, typer.Option(envvar="FEND_SURROGATES_DIR", help="Where trained ones are kept.")
     ] = Path(".fend/surrogates"),
+    work_dir: Annotated[
+        Path, typer.Option(help="What is finished of stopped audits; the same command goes on.")
+    ] = Path(".fend/audits"),
 ) -> None:
     """Attack a model and report how often its answers survive."""
+    _check_outputs(output, rows_file)
     overrides: dict[str, Any] = {
         "dataset": dataset,
         "seed": seed,
@@ -120,35 +138,78 @@ def audit(
     body = {key: value for key, value in overrides.items() if value is not None}
     if samples is not None:
         body["samples"] = samples or None
-    for flag, file in (("--output", output), ("--rows", rows_file)):
-        if file is not None and not file.resolve().parent.is_dir():
-            raise AuditSpecInvalid(f"{flag}: there is no folder {file.resolve().parent}")
     asked = {} if spec_file is None else _read_spec(spec_file)
     body = {"preset": preset, **asked, **body}
     if url is not None:
-        document, rows = run_at(url, token_file, body | {"model": model}, rows_file is not None)
-    else:
-        # They import torch, which --url and --help do without.
-        from fend.audit.work.opened import AuditJob
-        from fend.bundles.versions import find_bundle
+        wanted = body | {"model": model}
+        document, rows, where = run_at(url, token_file, wanted, rows_file is not None)
+        _hand_out(document, rows, format, output, rows_file, f"it stays at {where}")
+        return
+    # They import torch, which --url and --help do without.
+    from fend.audit.work.opened import AuditJob
+    from fend.bundles.versions import find_bundle
+    from fend.cli.work_folder import WorkFolder
 
-        folder, manifest = find_bundle(model, models_dir)
-        spec = from_request(body | {"model": manifest.name})
-        job = AuditJob(spec, folder, data_dir, _resolve(device), models_dir, surrogates_dir)
-        document, rows = _run(job, workers or _default_workers(job.device))
-    if rows_file is not None:
-        rows_file.write_text("".join(row.model_dump_json() + "\n" for row in rows))
-    if output is not None:
-        suffixes = {".html": Format.HTML, ".md": Format.MARKDOWN}
-        output.write_text(_render(document, suffixes.get(output.suffix, Format.JSON)))
-    if format is Format.TABLE:
-        show(document.result)
-    else:
-        typer.echo(_render(document, format), nl=False)
+    folder, manifest = find_bundle(model, models_dir)
+    spec = from_request(body | {"model": manifest.name}, len(manifest.content.labels))
+    job = AuditJob(spec, folder, data_dir, _resolve(device), models_dir, surrogates_dir)
+    with ExitStack() as bar:
+        keep = WorkFolder(work_dir, spec, lambda: bar.enter_context(progress(_title(job))))
+        document = _run(job, workers or _default_workers(job.device), keep)
+    again = "the same command with another --output or --rows attacks nothing again"
+    _hand_out(document, keep.rows(), format, output, rows_file, again)
+    keep.forget()
 
 
 app.command("diff")(diff)
 app.command("self-test")(self_test)
+
+
+def _check_outputs(output: Path | None, rows_file: Path | None) -> None:
+    if output is not None and output.suffix.lower() not in SUFFIXES:
+        raise spec_invalid(
+            f"--output: the name says what is written, and {output.name} ends in none of: "
+            f"{', '.join(SUFFIXES)}"
+        )
+    for flag, file in (("--output", output), ("--rows", rows_file)):
+        if file is not None:
+            check_file(flag, file)
+    if output is not None and rows_file is not None and output.resolve() == rows_file.resolve():
+        raise spec_invalid("--rows: is the file of --output; name another one")
+
+
+def _hand_out(
+    document: AuditDocument,
+    rows: Sequence[Row],
+    format: Format,
+    output: Path | None,
+    rows_file: Path | None,
+    otherwise: str,
+) -> None:
+    """Print the report first, and then write it: a full disk takes nothing away.
+
+    Raises:
+        Unavailable (`output_unwritable`): says `otherwise`, how the report is still to be had.
+    """
+    try:
+        if format is Format.TABLE:
+            show(document.result)
+        else:
+            typer.echo(_render(document, format), nl=False)
+    finally:  # nor does a terminal that is gone
+        file = output
+        try:
+            if output is not None:
+                write_output(output, _render(document, SUFFIXES[output.suffix.lower()]))
+            if rows_file is not None:
+                file = rows_file
+                write_output(rows_file, "".join(row.model_dump_json() + "\n" for row in rows))
+        except OSError as error:
+            raise Unavailable(
+                f"{file} could not be written ({error.strerror}); the report is printed above, and "
+                f"{otherwise}",
+                code="output_unwritable",
+            ) from error
 
 
 def _render(document: AuditDocument, format: Format) -> str:
@@ -163,9 +224,9 @@ def _read_spec(path: Path) -> dict[str, Any]:
     try:
         asked = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise AuditSpecInvalid(f"--spec: {path} cannot be read as JSON: {error}") from error
+        raise spec_invalid(f"--spec: {path} cannot be read as JSON: {error}") from error
     if not isinstance(asked, dict):
-        raise AuditSpecInvalid(f"--spec: {path} does not hold a JSON object")
+        raise spec_invalid(f"--spec: {path} does not hold a JSON object")
     return asked
 
 
@@ -173,7 +234,7 @@ def _resolve(device: Device) -> str:
     import torch
 
     if device is Device.CUDA and not torch.cuda.is_available():
-        raise AuditSpecInvalid("--device: there is no CUDA device here; use cpu or auto")
+        raise spec_invalid("--device: there is no CUDA device here; use cpu or auto")
     if device is Device.AUTO:
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device.value
@@ -184,21 +245,24 @@ def _default_workers(device: str) -> int:
     return (os.cpu_count() or 1) if device == "cpu" else 1
 
 
-def _run(job: "AuditJob", workers: int) -> tuple[AuditDocument, Sequence[Row]]:
+def _title(job: "AuditJob") -> str:
+    preset = "" if job.spec.preset is None else f" (preset {job.spec.preset})"
+    return f"Auditing {job.spec.model} on {job.spec.dataset}{preset}"
+
+
+def _run(job: "AuditJob", workers: int, keep: "WorkFolder") -> AuditDocument:
     from fend.audit.executors import executor_for
-    from fend.audit.run import KeepInMemory, run_audit
+    from fend.audit.run import run_audit
+    from fend.cli.work_folder import terminable
 
     started_s = time.monotonic()
-    with ExitStack() as bar:
-
-        def on_begin() -> Callable[[int, int], None]:
-            # Not before: to make a surrogate has a bar of its own.
-            title = f"Auditing {job.spec.model} on {job.spec.dataset}"
-            return bar.enter_context(progress(title))
-
-        keep = KeepInMemory(on_begin)
-        source = run_audit(job, executor_for(workers), keep, on_making=say_making)
-    rows = keep.rows()
+    try:
+        with terminable():
+            source = run_audit(job, executor_for(workers), keep, on_making=say_making)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        keep.tell_how_to_go_on()
+        code = stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT
+        raise typer.Exit(int(code or 0)) from stop
     finished_at = datetime.now(UTC)
     wall_time_s = time.monotonic() - started_s  # the clock may be set meanwhile
     timing = Timing(
@@ -206,4 +270,4 @@ def _run(job: "AuditJob", workers: int) -> tuple[AuditDocument, Sequence[Row]]:
         finished_at=finished_at,
         wall_time_s=wall_time_s,
     )
-    return AuditDocument(result=build_report(job.spec, source, rows), timing=timing), rows
+    return AuditDocument(result=build_report(job.spec, source, keep.rows()), timing=timing)

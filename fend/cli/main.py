@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 import fend
-from fend.errors import FendError, NotFound, extra_missing
+from fend.errors import FendError, NotFound, extra_missing, printable
 
 EXIT_ERROR = 2
 EXIT_MISSING = 1
@@ -43,7 +43,7 @@ def main() -> None:
         except ModuleNotFoundError as error:
             raise _needs(chosen, error) from None
     except FendError as error:
-        typer.echo(f"error [{error.code}]: {error}", err=True)
+        typer.echo(f"error [{error.code}]: {printable(str(error))}", err=True)
         sys.exit(EXIT_MISSING if error.code == "dependency_missing" else EXIT_ERROR)
 
 

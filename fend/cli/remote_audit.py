@@ -16,10 +16,11 @@ from fend.client import Client, ServiceUnreachable
 
 def run_at(
     url: str, token_file: Path | None, body: Mapping[str, Any], with_rows: bool
-) -> tuple[AuditDocument, Sequence[Row]]:
+) -> tuple[AuditDocument, Sequence[Row], str]:
     """Start the audit that `body` asks for at `url`, show how it goes on, and fetch its report.
 
-    The token is in `token_file`, or else in FEND_ADMIN_TOKEN. Rows are fetched if `with_rows`.
+    Returns it with its rows, if `with_rows`, and its address. The token is in `token_file`, or else
+    in FEND_ADMIN_TOKEN.
 
     Raises:
         Invalid: `token_missing`.
@@ -27,17 +28,18 @@ def run_at(
     """
     with Client(url, key=admin_token(token_file), timeout_s=60.0) as client:
         audit_id = client.audits.start(body).id
+        where = f"{url.rstrip('/')}/v1/admin/audits/{audit_id}"
         try:
             with progress(f"Auditing {body['model']} at {url}") as on_progress:
                 client.audits.follow(audit_id, on_progress)
         except KeyboardInterrupt:
-            where = f"{url.rstrip('/')}/v1/admin/audits/{audit_id}"
             sys.stderr.write(f"\nThe audit goes on: {where} (DELETE cancels it)\n")
             raise
         rows = client.audits.rows(audit_id) if with_rows else []
         report = client.audits.report(audit_id)
     try:
-        return AuditDocument.model_validate_json(report), ROWS.validate_python(rows)
+        document = AuditDocument.model_validate_json(report)
+        return document, ROWS.validate_python(rows), f"{where}/report"
     except ValidationError as error:
         raise ServiceUnreachable(
             f"{url} answers otherwise than this version of Fend expects; use the version there"

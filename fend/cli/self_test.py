@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fend.audit.report import percent
-from fend.audit.spec import AuditSpecInvalid
+from fend.audit.spec import spec_invalid
 from fend.cli.folders import DATA_DIR, MODELS_DIR, DataDir, ModelsDir
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ def self_test(
     ] = "mnist-paper",
     dataset: Annotated[str, typer.Option(help="Such as mnist:test.")] = "handwritten-digits",
     samples: Annotated[int, typer.Option(min=1, help="How many images.")] = 100,
-    epsilon: Annotated[float, typer.Option(help="L-inf, on the pixel scale 0..1.")] = 0.2,
+    epsilon: Annotated[
+        str, typer.Option(help="L-inf, on the pixel scale 0..1: 0.03, or 8/255.")
+    ] = "0.2",
     control: Annotated[
         list[str] | None, typer.Option(help="Only this one; repeat for more. Default: all.")
     ] = None,
@@ -69,7 +71,7 @@ def _chosen(names: list[str] | None) -> "list[Control]":
     known = {control.name: control for control in (UNSECURED, *CONTROLS)}
     unknown = [name for name in names or [] if name not in known]
     if unknown:
-        raise AuditSpecInvalid(f"--control: {unknown[0]!r} is none of: {', '.join(known)}")
+        raise spec_invalid(f"--control: {unknown[0]!r} is none of: {', '.join(known)}")
     return [known[name] for name in names or known]
 
 

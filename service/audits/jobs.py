@@ -2,11 +2,19 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from fend.audit import AuditSpec, AuditSpecInvalid, Report, Row, check_fit, check_surrogate
+from fend.audit import (
+    AuditSpec,
+    Report,
+    Row,
+    check_fit,
+    check_surrogate,
+    from_request,
+    spec_invalid,
+)
 from fend.datasets import ImageSet, load
 from fend.errors import Conflict, FendError, Invalid, NotFound
 from service.audits.record import AuditRecord, AuditState, Changes, Waiting
@@ -91,14 +99,21 @@ class AuditJobs:
         await self._in_thread(self._database.look_again)
         return self._database.trouble
 
+    def spec_of(self, body: Mapping[str, Any]) -> AuditSpec:
+        """See `from_request`: a preset fits itself to the model, where that is served."""
+        try:
+            content = self._repository.get(str(body.get("model"))).manifest.content
+        except FendError:
+            return from_request(body)  # whoever submits it is told
+        return from_request(body, len(content.labels))
+
     async def submit(self, spec: AuditSpec, idempotency_key: str | None = None) -> AuditRecord:
         """Accept an audit; it is on disk when this returns.
 
         The same `idempotency_key` again gives the audit that it was accepted with.
 
         Raises:
-            ModelUnknown, Unavailable, Invalid, AuditSpecInvalid: it could
-                not run.
+            ModelUnknown, Unavailable, Invalid: it could not run.
             Invalid: the key came with another spec before.
             StateUnavailable: it cannot be kept.
         """
@@ -129,7 +144,7 @@ class AuditJobs:
 
     async def _load(self, dataset: str) -> ImageSet:
         if dataset.startswith(("folder:", "npz:")):
-            raise AuditSpecInvalid(
+            raise spec_invalid(
                 "dataset: folder: and npz: name files of the service's machine, which requests "
                 "may not read; upload them with POST /v1/admin/datasets, or name another data set"
             )
@@ -232,7 +247,8 @@ class AuditJobs:
 
 
 def _same_request(known: AuditRecord, spec: AuditSpec) -> AuditRecord:
-    if known.spec != spec:
+    # The name of a preset decides nothing, and audits of earlier versions have not kept it.
+    if known.spec.model_copy(update={"preset": spec.preset}) != spec:
         raise Invalid(
             f"this Idempotency-Key came with another request before, for the audit {known.id}; "
             "use a new key",

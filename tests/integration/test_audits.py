@@ -144,6 +144,9 @@ def test_the_report_comes_in_the_form_that_is_asked_for(audits: Any) -> None:
     [
         ({"attacks": [{"name": "magic"}]}, 422, "audit_spec_invalid", "'fgsm', 'bim', 'pgd'"),
         ({"preset": "slow"}, 422, "audit_spec_invalid", "paper, quick"),
+        ({"threat": {"epsilon": 8}}, 422, "audit_spec_invalid", "8/255"),
+        ({"epsilons": [2, 8]}, 422, "audit_spec_invalid", "epsilons.0"),
+        ({"threat": {"norm": "l2", "epsilon": 30}}, 422, "audit_spec_invalid", "28, the distance"),
         ({"model": "nothing"}, 404, "model_unknown", "mnist"),
         ({"dataset": "mnist:test"}, 422, "dataset_missing", "fend data fetch mnist --data-dir /"),
         ({"dataset": "mnits"}, 422, "dataset_unknown", "rendered-digits"),
@@ -217,9 +220,12 @@ def test_one_key_is_one_audit(audits: Any) -> None:
 
 
 def test_waiting_answers_with_the_finished_audit(audits: Any) -> None:
-    done = audits.http.post(AUDITS, json={**BODY, "samples": 2}, params={"wait": 60})
+    asked = {**BODY, "samples": 2, "threat": {"epsilon": "8/255"}}
+    done = audits.http.post(AUDITS, json=asked, params={"wait": 60})
     assert (done.status_code, done.json()["state"]) == (200, "succeeded")
-    assert done.json()["result"]["identity"]["n"] == 2
+    result = done.json()["result"]
+    assert (result["identity"]["n"], result["threat"]["epsilon"]) == (2, 8 / 255)
+    assert result["spec"]["preset"] == "quick"
     slow = audits.http.post(AUDITS, json=SLOW, params={"wait": 0.1})
     assert slow.status_code == 202
     audits.http.delete(slow.headers["Location"])

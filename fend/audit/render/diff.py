@@ -2,11 +2,13 @@
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fend.audit.render.markdown import markdown_templates
 from fend.audit.render.terminal import add_row
 from fend.audit.report import percent
 from fend.audit.report.diff import Change, Diff
+from fend.errors import printable
 
 OUTCOMES = {"better": "▲ better", "worse": "▼ worse", "unclear": "= no clear change"}
 STATES = {True: "pass", False: "FAIL", None: "not tried"}
@@ -24,12 +26,12 @@ def show(diff: Diff) -> None:
     """Print a row for each number of both reports, and what to keep in mind."""
     console = Console()
     head = ("", "Before", "After", "Difference", "95 %", "p", "")
-    table = Table(*head, title=f"{diff.before} → {diff.after}")
+    table = Table(*head, title=Text(printable(f"{diff.before} → {diff.after}")))
     for change in diff.changes:
         add_row(table, _cells(change), bold=change.summary)
     console.print(table)
     for text in _notes(diff):
-        console.print(text, highlight=False, markup=False)
+        console.print(printable(text), highlight=False, markup=False)
 
 
 def _notes(diff: Diff) -> list[str]:

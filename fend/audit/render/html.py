@@ -20,7 +20,7 @@ def to_html(report: Report, timing: Timing | None = None) -> str:
     """The page, UTF-8. Everything that comes from the report is escaped.
 
     Raises:
-        AuditRowsInvalid: an example is no PNG.
+        Invalid (`audit_rows_invalid`): an example is no PNG.
     """
     return (
         _templates()

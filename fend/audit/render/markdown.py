@@ -1,5 +1,6 @@
 """Markdown, for a model card or a pull request. Names and labels cannot become markup in it."""
 
+import re
 from collections.abc import Sequence
 from functools import cache
 
@@ -8,11 +9,17 @@ from markupsafe import Markup
 
 from fend.audit.render.view import view_of
 from fend.audit.report import Report
+from fend.errors import printable
 
-ESCAPES = str.maketrans(
-    {"\\": "\\\\", "&": "&amp;", "<": "&lt;", "|": "\\|", "[": "\\[", "\n": " ", "\r": " "}
-)
-"""What could start HTML, a link, an image or the next cell of a table."""
+ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+"""What could start HTML."""
+
+MARKS = re.compile(r"[\\|\[\]`*~$]|(?<![^\W_])_|_(?![^\W_])")
+"""What could start a link, code, emphasis, a formula or the next cell of a table. An underscore
+inside a word is none of these."""
+
+ADDRESS = re.compile(r":(?=//)|(?<=\bwww)\.", re.IGNORECASE)
+"""What makes text an address, which would become a link by itself."""
 
 
 def to_markdown(report: Report) -> str:
@@ -26,7 +33,7 @@ def markdown_templates(package: str = "fend.audit.render") -> Environment:
 
     Values that a template writes are escaped for Markdown, unless they are marked `safe`.
     """
-    return Environment(
+    templates = Environment(
         loader=ChoiceLoader([PackageLoader(name) for name in (package, "fend.audit.render")]),
         autoescape=True,
         finalize=escape,
@@ -35,11 +42,17 @@ def markdown_templates(package: str = "fend.audit.render") -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    # Text that may be Markdown, but not HTML.
+    templates.filters["prose"] = lambda text: Markup(str(text).translate(ESCAPES))
+    return templates
 
 
 def escape(value: object) -> Markup:
     """`value` as text of a paragraph or of a table's cell."""
-    return value if isinstance(value, Markup) else Markup(str(value).translate(ESCAPES))
+    if isinstance(value, Markup):
+        return value
+    text = MARKS.sub(r"\\\g<0>", printable(str(value)).translate(ESCAPES))
+    return Markup(ADDRESS.sub(lambda found: f"&#{ord(found[0])};", text))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:

@@ -11,6 +11,9 @@ from rich.text import Text
 
 from fend.audit.render.view import view_of
 from fend.audit.report import Report
+from fend.errors import printable
+
+COLOURS = {"holds": "green", "partly": "yellow", "falls": "red", "unreliable": "red"}
 
 
 @contextmanager
@@ -20,11 +23,11 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
     What it gives is to be called with the images done so far, and all of them.
     """
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
         TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None)
+        task = bar.add_task(printable(title), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
@@ -50,16 +53,21 @@ def show(report: Report) -> None:
             add_row(curve, cells)
         curve.caption = "Without the denoiser the classifier is attacked for itself."
         console.print(curve)
+    console.print(f"Preset: {printable(view.preset)}", highlight=False, markup=False)
     for check in view.failed:
         console.print("sanity check failed", style="red", end="")
-        console.print(f": {check.name}: {check.text}", highlight=False, markup=False)
+        console.print(f": {check.name}: {printable(check.text)}", highlight=False, markup=False)
         console.print(f"  {check.advice.do}", highlight=False, markup=False)
     passed, failed = (
         sum(check.passed is state for check in view.checks) for state in (True, False)
     )
     if passed + failed:
-        console.print(f"{passed} of {passed + failed} sanity checks passed", highlight=False)
-    console.print(report.verdict, highlight=False, markup=False, style="bold")
+        told = f"{passed} of {passed + failed} checks of the attacks passed"
+        console.print(told, highlight=False)
+    outcome = view.outcome
+    console.print(outcome.word, style=f"bold {COLOURS[outcome.state]}", end=": ")
+    console.print(outcome.sentence, highlight=False)
+    console.print(printable(report.verdict), highlight=False, markup=False, style="bold")
 
 
 def table(*head: str) -> Table:
@@ -69,5 +77,6 @@ def table(*head: str) -> Table:
 def add_row(table: Table, cells: Sequence[str], *, bold: bool = False) -> None:
     """Add a row, with short intervals. Cells are shown as they are: `[red]` is no colour."""
     table.add_row(
-        *(Text(cell.replace(" % to ", "-")) for cell in cells), style="bold" if bold else None
+        *(Text(printable(cell).replace(" % to ", "-")) for cell in cells),
+        style="bold" if bold else None,
     )

@@ -33,8 +33,8 @@ def build_report(spec: AuditSpec, source: Source, rows: Iterable[Row]) -> Report
     """Count. The order of `rows` does not matter.
 
     Raises:
-        AuditRowsInvalid: an image lacks a row, or has one twice; there is no image at all; a row
-            is of another audit.
+        Invalid (`audit_rows_invalid`): an image lacks a row, or has one twice; there is no image at
+            all; a row is of another audit.
     """
     table = Table.of(spec, source, rows)
     n = len(table.clean)
@@ -49,7 +49,7 @@ def build_report(spec: AuditSpec, source: Source, rows: Iterable[Row]) -> Report
     )
     lines = tuple(_line(table, key) for key in table.lines)
     sanity = sanity_block(table)
-    reliable = is_reliable(sanity, probed=any(table.probes.values()))
+    reliable = is_reliable(sanity, probed=n > 1 and any(table.probes.values()))
     return Report(
         verdict=verdict(spec.threat, headline, worst_case, sanity, reliable),
         reliable=reliable,

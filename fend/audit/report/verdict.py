@@ -39,6 +39,8 @@ def verdict(
             f"{'; nor that '.join(failed)}.",
             f"That {number} is no evidence of robustness: the attacks may have failed.",
         ]
+    elif not share.correct:
+        parts = [f"It does not hold at all: {number}."]
     else:
         parts = [
             f"An upper bound on robustness, not a proof: {number}; a stronger attack can only "
@@ -53,6 +55,8 @@ def verdict(
             f"With the other attackers' finds, {percent(worst_case.accuracy)} "
             f"({interval(worst_case)}) hold."
         )
-    if reliable is None:
+    if reliable is None and share.n == 1:
+        parts.append("One image is too few for most checks of the attacks.")
+    elif reliable is None:
         parts.append("No probes ran, so the sanity block is only a part of what it should be.")
     return " ".join(parts)

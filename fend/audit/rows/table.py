@@ -26,10 +26,9 @@ from fend.threat import Knowledge
 _R = TypeVar("_R", CleanRow, AttackRow, SkippedRow, CurveRow, ProbeRow, ExampleRow, ServedRow)
 
 
-class AuditRowsInvalid(Invalid):
-    """Rows are missing, doubled, or of another audit: a report of them would be wrong."""
-
-    code = "audit_rows_invalid"
+def rows_invalid(message: str) -> Invalid:
+    """The error of rows that are missing, doubled, or of another audit."""
+    return Invalid(message, code="audit_rows_invalid")
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,8 @@ class Table:
         """Sort the rows, whatever order they come in.
 
         Raises:
-            AuditRowsInvalid: an image lacks a row, has one twice, or one that does not belong.
+            Invalid (`audit_rows_invalid`): an image lacks a row, has one twice, or one that does
+                not belong.
         """
         plan = Plan.of(spec, source.randomised)
         keys = tuple(plan.lines)
@@ -87,7 +87,7 @@ class Table:
                     case ServedRow():
                         _add(served[row.knowledge, row.attack], row)
             except KeyError as error:
-                raise AuditRowsInvalid(
+                raise rows_invalid(
                     f"a row of kind {row.kind} is of {error}, which this audit does not have"
                 ) from error
         table = cls(
@@ -108,21 +108,21 @@ class Table:
     def _check(self) -> None:
         images = self.clean.keys()
         if not images:
-            raise AuditRowsInvalid("there are no clean rows")
+            raise rows_invalid("there are no clean rows")
         for key, line in self.lines.items():
             skipped = set(self.skipped[key])
             if line.keys() & skipped or line.keys() | skipped != images:
-                raise AuditRowsInvalid(f"the line {key} does not have one row for each clean row")
+                raise rows_invalid(f"the line {key} does not have one row for each clean row")
             earlier = [other for other in self.lines if other[0] is key[0] and other[1] < key[1]]
             if skipped & self.held(earlier):
-                raise AuditRowsInvalid(f"the line {key} skips images that no earlier line broke")
+                raise rows_invalid(f"the line {key} skips images that no earlier line broke")
             if not (self.examples[key].keys() | self.served[key].keys()) <= line.keys():
-                raise AuditRowsInvalid(f"the line {key} shows images that it did not attack")
+                raise rows_invalid(f"the line {key} shows images that it did not attack")
         for part in (*self.curve.values(), *self.probes.values()):
             if not part.keys() <= images:
-                raise AuditRowsInvalid("a probe or the curve is about an image without clean row")
+                raise rows_invalid("a probe or the curve is about an image without clean row")
         if len({frozenset(point) for point in self.curve.values()}) > 1:
-            raise AuditRowsInvalid("the points of the curve are of different images")
+            raise rows_invalid("the points of the curve are of different images")
 
     @property
     def spec(self) -> AuditSpec:
@@ -170,7 +170,7 @@ def right_undefended(
 
 def _add(part: MutableMapping[int, _R], row: _R) -> None:
     if row.index in part:
-        raise AuditRowsInvalid(f"image {row.index} has more than one row of kind {row.kind}")
+        raise rows_invalid(f"image {row.index} has more than one row of kind {row.kind}")
     part[row.index] = row
 
 

@@ -6,6 +6,7 @@ from fend.audit.rows.statistics import wilson_interval
 from fend.audit.rows.table import Table
 from fend.audit.sanity.finding import (
     NO_PROBES,
+    TOO_FEW,
     Check,
     Finding,
     allowed,
@@ -55,6 +56,8 @@ def stable(table: Table) -> Finding:
     if not rows:
         return not_tried(NO_PROBES)
     jumpy, n = sum(not row.passed for row in rows.values()), len(rows)
+    if n < 2:
+        return not_tried(TOO_FEW)
     text = (
         f"Tiny random steps moved the loss by more than a tenth on {jumpy} of {count(n, 'image')} "
         f"(allowed: {UNSTABLE_SHARE:.0%})."
@@ -82,6 +85,8 @@ def served(table: Table) -> Finding:
     if not rows:
         return not_tried("no image of this audit was sent through a running service")
     agreed, n = sum(row.answer == row.served_answer for row in rows), len(rows)
+    if n < 2:
+        return not_tried(TOO_FEW)
     names = sorted({_name(table.spec.attacks[row.attack]) for row in rows})
     text = (
         f"Of {count(n, 'adversarial image')} ({', '.join(names)}), rounded to 8 bits and served as "

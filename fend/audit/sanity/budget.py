@@ -8,6 +8,7 @@ from fend.audit.sanity.finding import (
     MASKED,
     NO_PROBES,
     NOISE_POINTS,
+    TOO_FEW,
     Check,
     Finding,
     allowed,
@@ -15,6 +16,7 @@ from fend.audit.sanity.finding import (
     check,
     count,
     not_tried,
+    within,
 )
 from fend.threat import Knowledge
 
@@ -47,6 +49,8 @@ def monotone(table: Table) -> Finding:
     text = f"{curve} ({count(n, 'image')})."
     if rise <= 0:
         return Finding(True, f"Accuracy never rises: {text}")
+    if n < 2:
+        return not_tried(TOO_FEW)
     where = f"From {low:g} to {high:g} it rises by {count(rise, 'image')}"
     text = f"{where} ({allowed(NOISE_POINTS, n)}): {text}"
     return Finding(rise <= at_most(NOISE_POINTS, n), text)
@@ -69,9 +73,9 @@ def curve_agrees(table: Table) -> Finding:
     n = len(next(iter(inside.values())))
     text = (
         f"Up to epsilon {max(inside):g} the curve's attack broke {len(extra)} of "
-        f"{count(n, 'image')} that no white-box attack did ({allowed(NOISE_POINTS, n)})."
+        f"{count(n, 'image')} that no white-box attack did"
     )
-    return Finding(len(extra) <= at_most(NOISE_POINTS, n), text)
+    return within(len(extra), NOISE_POINTS, n, text)
 
 
 def iterative(table: Table) -> Finding:
@@ -87,6 +91,8 @@ def iterative(table: Table) -> Finding:
     if any(table.skipped[key] for key in (*one_step, *many)):
         return not_tried("the cascade leaves out images that would be compared")
     held_one = min(len(table.held([key])) for key in one_step)
+    if len(table.clean) < 2:
+        return not_tried(TOO_FEW)
     best = min(many, key=lambda key: len(table.held([key])))
     held_many, n = len(table.held([best])), len(table.clean)
     text = (
@@ -113,6 +119,11 @@ def unbounded(table: Table) -> Finding:
         return not_tried(NO_PROBES)
     held, n = sum(not row.passed for row in rows.values()), len(rows)
     luck = 1 / len(table.source.label_names)
+    if held and (n < 2 or len({table.clean[index].label for index in rows}) < 2):
+        return not_tried(
+            "a constant answer would hold, too, on images of one class, and "
+            f"{held} of {count(n, 'image')} did"
+        )
     text = f"PGD without a bound leaves {held} of {count(n, 'image')}; chance is {percent(luck)}."
     return Finding(wilson_interval(held, n)[0] <= luck, text)
 
@@ -125,6 +136,8 @@ def undefended(table: Table) -> Finding:
         return not_tried(NO_PROBES if not rows else "the classifier alone gets no image right")
     broken = sum(rows[index].passed for index in alone)
     threat, n = table.spec.threat, len(alone)
+    if n < 2:
+        return not_tried(TOO_FEW)
     text = f"PGD broke {broken} of {count(n, 'image')} that the classifier alone gets right."
     if broken > max(1, HARMLESS * n):
         return Finding(True, text)
@@ -139,8 +152,7 @@ def _outdone(table: Table, probe: Probe, what: str) -> Finding:
         tried = any(table.probes.values())
         return not_tried(NO_WHITE_BOX if tried else NO_PROBES)
     found, n = sum(not row.passed for row in rows.values()), len(rows)
-    text = f"{what} broke {found} more of {count(n, 'image')} ({allowed(NOISE_POINTS, n)})."
-    return Finding(found <= at_most(NOISE_POINTS, n), text)
+    return within(found, NOISE_POINTS, n, f"{what} broke {found} more of {count(n, 'image')}")
 
 
 CHECKS: tuple[Check, ...] = (

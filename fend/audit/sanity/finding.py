@@ -67,6 +67,7 @@ def not_tried(reason: str) -> Finding:
     return Finding(None, f"Not tried: {reason}.")
 
 
+TOO_FEW = "one image may be chance, and there is no other"
 NO_PROBES = "no probes ran (sanity_samples is 0)"
 NOISE_POINTS = 0.5
 """Percentage points that a stronger attack may find less: more is a sign of a bad attack."""
@@ -81,6 +82,14 @@ ADAPT = (
 def at_most(points: float, n: int) -> int:
     """Of `n` images, as many as `points` per cent; at least one, which may be chance."""
     return max(1, math.floor(points / 100 * n + 1e-9))
+
+
+def within(found: int, points: float, n: int, text: str) -> Finding:
+    """Whether `found` of `n` images are no more than `points` per cent or one, which may be
+    chance; of a single image nothing follows. `text` has the numbers in words."""
+    if n < 2:
+        return not_tried(TOO_FEW)
+    return Finding(found <= at_most(points, n), f"{text} ({allowed(points, n)}).")
 
 
 def allowed(points: float, n: int) -> str:

@@ -5,14 +5,14 @@ from collections import defaultdict
 from fend.audit.rows import AttackRow, Probe
 from fend.audit.rows.table import Table
 from fend.audit.sanity.finding import (
+    TOO_FEW,
     Check,
     Finding,
-    allowed,
-    at_most,
     check,
     count,
     not_tried,
     strongest_level,
+    within,
 )
 
 NO_GRADIENT_ATTACK = "no attack here takes a gradient"
@@ -40,7 +40,7 @@ def zero_gradients(table: Table) -> Finding:
     ]  # fmt: skip
     n = len(rows_by_image)
     text = f"{count(len(without), 'image')} of {n} held at {level} and never had a gradient"
-    return Finding(len(without) <= at_most(0.5, n), f"{text} ({allowed(0.5, n)}).")
+    return within(len(without), 0.5, n, text)
 
 
 def broken_gradients(table: Table) -> Finding:
@@ -69,7 +69,7 @@ def silent_successes(table: Table) -> Finding:
     }  # fmt: skip
     n = len(table.clean)
     text = f"{count(len(lost), 'image')} of {n} held at {level} though an attack had seen a success"
-    return Finding(len(lost) <= at_most(0.2, n), f"{text} ({allowed(0.2, n)}).")
+    return within(len(lost), 0.2, n, text)
 
 
 def finished(table: Table) -> Finding:
@@ -88,6 +88,8 @@ def finished(table: Table) -> Finding:
         return Finding(True, f"No image held at {level}, so that there was nothing to finish.")
     if not runs:
         return not_tried(f"no attack at {level} made ten steps or more on an image that held")
+    if len(table.clean) < 2:
+        return not_tried(TOO_FEW)
     gaining = sum(all(unfinished(row) for row in rows) for rows in runs.values())
     text = (
         f"On {gaining} of {count(len(runs), 'image')} that held at {level}, more than "

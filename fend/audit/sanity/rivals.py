@@ -10,6 +10,7 @@ from fend.audit.sanity.finding import (
     ADAPT,
     MASKED,
     NOISE_POINTS,
+    TOO_FEW,
     Check,
     Finding,
     allowed,
@@ -17,6 +18,7 @@ from fend.audit.sanity.finding import (
     check,
     count,
     not_tried,
+    within,
 )
 from fend.threat import Knowledge
 
@@ -40,6 +42,8 @@ def knowledge_order(table: Table) -> Finding:
     excess = held[Knowledge.WHITE_BOX] - min(held.values())
     if not excess:
         return Finding(True, f"white_box is the lowest: {text}.")
+    if n < 2:
+        return not_tried(TOO_FEW)
     text = (
         f"white_box leaves {excess} more than another level ({allowed(NOISE_POINTS, n)}): {text}."
     )
@@ -67,6 +71,8 @@ def bypasses(table: Table) -> Finding:
             "white_box has not both a BPDA or feature_distance attack and one on the exact loss"
         )
     finding = _beyond(table, around, exact, "attack on the exact loss")
+    if finding.passed is None:
+        return finding
     n = len(table.clean)
     numbers = ", ".join(
         f"{percent(len(table.held([key])) / n)} under {table.plan.lines[key].title}" for key in keys
@@ -86,15 +92,14 @@ def noise(table: Table) -> Finding:
     if rows:
         found, n = sum(not row.passed for row in rows.values()), len(rows)
         text = f"Random points fooled {found} of {count(n, 'image')} where attacks had failed"
-        findings.append(
-            Finding(found <= at_most(BEYOND_POINTS, n), f"{text} ({allowed(BEYOND_POINTS, n)}).")
-        )
+        findings.append(within(found, BEYOND_POINTS, n, text))
     if drawn and aimed:
         findings.append(_beyond(table, drawn, aimed, "white-box attack with a gradient"))
     if not findings:
         return not_tried("no probes ran at white_box, and noise is not among its attacks")
-    passed = all(finding.passed for finding in findings)
-    return Finding(passed, " ".join(finding.text for finding in findings))
+    states = [finding.passed for finding in findings]
+    passed = False if False in states else None if None in states else True
+    return Finding(passed, " ".join(dict.fromkeys(finding.text for finding in findings)))
 
 
 def _beyond(table: Table, others: Sequence[Key], reference: Sequence[Key], what: str) -> Finding:
@@ -104,7 +109,7 @@ def _beyond(table: Table, others: Sequence[Key], reference: Sequence[Key], what:
     extra, n = len(left & table.broken(others)), len(table.clean)
     names = " and ".join(table.plan.lines[key].title for key in others)
     text = f"{names} broke {extra} of {count(n, 'image')} that no {what} did"
-    return Finding(extra <= at_most(BEYOND_POINTS, n), f"{text} ({allowed(BEYOND_POINTS, n)}).")
+    return within(extra, BEYOND_POINTS, n, text)
 
 
 def _is_bypass(line: Line) -> bool:

@@ -1,5 +1,6 @@
 """The models and the images of an audit, loaded and found to fit each other."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,8 +11,9 @@ import torch
 import fend
 from fend.attacks import needs_classes
 from fend.audit.plan import Plan
+from fend.audit.presets import DLR_FROM
 from fend.audit.rows import Source
-from fend.audit.spec import AuditSpec, AuditSpecInvalid
+from fend.audit.spec import AuditSpec, check_distances, spec_invalid
 from fend.audit.work.attacked import REPEAT_TOLERANCE, variation
 from fend.audit.work.judge import seeded
 from fend.audit.work.surrogates import obtain_surrogate
@@ -72,7 +74,7 @@ def open_audit(
 
     Raises:
         Unavailable, Invalid: one of them cannot be read.
-        AuditSpecInvalid: they do not fit each other.
+        Invalid (`audit_spec_invalid`): they do not fit each other.
         Invalid (`surrogate_missing`): there is no surrogate, and none can be made.
     """
     manifest = read_manifest(bundle_dir)
@@ -119,29 +121,34 @@ class AuditJob:
 
 
 def check_fit(spec: AuditSpec, manifest: Manifest, image_set: ImageSet) -> None:
-    """Raises AuditSpecInvalid when the model does not take these images, has other classes, or
-    too few of them for an attack."""
+    """Raises Invalid (`audit_spec_invalid`) when the model does not take these images, has other
+    classes or too few of them for an attack, or a distance is larger than its images allow."""
     content = manifest.content
     takes = (content.input.channels, content.input.height_px, content.input.width_px)
     has = tuple(image_set.images.shape[1:])
     if has != takes:
-        raise AuditSpecInvalid(
+        raise spec_invalid(
             f"dataset: {image_set.name} has images of {has} (channels, height, width), "
             f"but the model {manifest.name} takes {takes}"
         )
     names = image_set.label_names
     if list(names) != content.labels[: len(names)]:
-        raise AuditSpecInvalid(
+        raise spec_invalid(
             f"dataset: the classes of {image_set.name} are {', '.join(names)}, "
             f"but those of the model {manifest.name} are {', '.join(content.labels)}"
         )
+    check_distances(spec, math.prod(takes))
+    classes = len(content.labels)
+    if classes < 2:
+        raise spec_invalid(f"model: {manifest.name} has one class, so that no answer can be wrong")
     for number, attacker in enumerate(spec.attacks):
-        needed, classes = needs_classes(attacker), len(content.labels)
+        needed = needs_classes(attacker)
         if classes < needed:
-            raise AuditSpecInvalid(
+            many = f"targets up to {classes - 1}" if needed > DLR_FROM else "loss margin"
+            raise spec_invalid(
                 f"attacks.{number}: {attacker.name} as asked for needs a model of {needed} "
-                f"classes or more, and {manifest.name} has {classes}; ask for fewer targets, or "
-                "for another loss than dlr"
+                f"classes or more, and {manifest.name} has {classes}; ask for {many}, or leave "
+                "attacks out: those of a preset fit themselves to the model"
             )
 
 

@@ -9,10 +9,11 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, e
 from pathlib import Path
 
 from fend.audit.levels import NEED_SURROGATE
-from fend.audit.spec import AuditSpec, AuditSpecInvalid
+from fend.audit.spec import AuditSpec, spec_invalid
 from fend.bundles import MANIFEST, Manifest, read_manifest
 from fend.bundles.versions import model_folders, unchosen_version, version_folders
 from fend.errors import Invalid
+from fend.files import check_folder
 
 ENTRY_POINTS = "fend.surrogates"
 """Group whose entry `train` makes a surrogate: `(bundle_dir, out_dir, *, data_dir, seed) -> None`.
@@ -37,7 +38,7 @@ def check_surrogate(
 
     Raises:
         Invalid (`surrogate_missing`): there is none, and none can be made.
-        AuditSpecInvalid, Unavailable: the one that is named cannot stand in for the model.
+        Invalid (`audit_spec_invalid`), Unavailable: the named one cannot stand in for the model.
     """
     if not needs_surrogate(spec):
         return None
@@ -92,6 +93,7 @@ def obtain_surrogate(
     assert maker is not None, "check_surrogate has looked for it"
     assert surrogates_dir is not None, "check_surrogate has looked for it"
     folder = _kept_at(manifest, surrogates_dir)
+    check_folder("--surrogates-dir", surrogates_dir)  # before the training, not after it
     on_making(folder)
     maker.load()(bundle_dir, folder, data_dir=data_dir, seed=SEED)
     _check_fit(manifest, read_manifest(folder))
@@ -121,22 +123,23 @@ def _maker() -> EntryPoint | None:
 
 
 def _check_fit(audited: Manifest, surrogate: Manifest) -> None:
-    """Raises AuditSpecInvalid where the surrogate sees other images or classes, or is no other."""
+    """Raises Invalid (`audit_spec_invalid`) where the surrogate sees other images or classes, or
+    is no other."""
     theirs, ours = surrogate.content, audited.content
     shape = (ours.input.channels, ours.input.height_px, ours.input.width_px)
     found = (theirs.input.channels, theirs.input.height_px, theirs.input.width_px)
     if found != shape:
-        raise AuditSpecInvalid(
+        raise spec_invalid(
             f"surrogate: {surrogate.name} takes images of {found} (channels, height, width), "
             f"but {audited.name} takes {shape}"
         )
     if theirs.labels != ours.labels:
-        raise AuditSpecInvalid(
+        raise spec_invalid(
             f"surrogate: the classes of {surrogate.name} are not those of {audited.name}, "
             "in the same order"
         )
     if theirs.classifier.sha256 == ours.classifier.sha256:
-        raise AuditSpecInvalid(
+        raise spec_invalid(
             f"surrogate: {surrogate.name} has the very classifier of {audited.name}, which an "
             "attacker without its weights has not; name a model with a classifier of its own"
         )

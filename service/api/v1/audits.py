@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse, StreamingResponse
 
-from fend.audit import PRESETS, AuditDocument, Timing, from_request, to_markdown
+from fend.audit import PRESETS, AuditDocument, Timing, to_markdown
 from fend.audit.render.html import CONTENT_POLICY, to_html
 from service.api.accept import preferred
 from service.api.problems import problem_docs
@@ -96,7 +96,7 @@ async def start_audit(
 ) -> AuditSummary | Response:
     """Attack a model beside serving. The answer has a `Location` to follow."""
     jobs = _jobs(request)
-    record = await jobs.submit(from_request(body), idempotency_key)
+    record = await jobs.submit(jobs.spec_of(body), idempotency_key)
     location = {"Location": f"{router.prefix}/{record.id}"}
     if wait is not None:
         record = await _wait(request, record, wait)

@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,13 @@ def fend(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     with pytest.raises(SystemExit) as exit_:
         main()
     return int(exit_.value.code or 0)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """What is kept of stopped audits is kept in the folder that somebody is in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +87,8 @@ def test_a_bundle_is_found_by_name_and_the_table_shows_every_line(
         "FGSM",
         "PGD-20",
         "worst case",
-        "checks passed",
+        "checks of the attacks passed",
+        "Preset: quick, a quick look",
     ):
         assert words in printed
 
@@ -196,16 +207,82 @@ def test_a_file_can_hold_any_field_and_flags_win(
     assert spec["samples"] == 6
 
 
+def test_a_file_that_cannot_be_written_in_the_end_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tiny_bundle_dir: Path,
+    tmp_path: Path,
+    small: Path,
+) -> None:
+    asked = (tiny_bundle_dir / "mnist", "--spec", small, "--format", "json")
+    assert audit(monkeypatch, *asked, "--rows", "/dev/full") == 2
+    told = capsys.readouterr()
+    assert AuditDocument.model_validate_json(told.out).result.identity.n == 6
+    assert "error [output_unwritable]: /dev/full" in told.err
+    assert audit(monkeypatch, *asked, "--rows", "rows.jsonl") == 0
+    again = capsys.readouterr()
+    assert "6 of 6 images were done before" in again.err
+    assert json.loads(again.out)["result"] == json.loads(told.out)["result"]
+    assert (tmp_path / "rows.jsonl").read_text().count("clean") == 6
+    assert not list((tmp_path / ".fend/audits").iterdir())
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
+def test_a_stopped_audit_goes_on_where_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tiny_bundle_dir: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+    workers: int,
+) -> None:
+    spec = {"dataset": "rendered-digits", "samples": 40, "shard_size": 1, "sanity_samples": 0,
+            "attacks": [{"name": "pgd", "steps": 100, "early_stop": False}]}  # fmt: skip
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    command = [
+        "audit", str(tiny_bundle_dir / "mnist"), "--spec", "spec.json", "--device", "cpu",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from fend.cli.main import main; main()", *command,
+         "--workers", str(workers)],
+        cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    kept = tmp_path / ".fend/audits"
+    while process.poll() is None and not list(kept.glob("*/shard-*.json")):
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, said
+    assert "the same command goes on" in said
+    (tmp_path / "elsewhere").mkdir()
+    for folder in (".fend/audits", "elsewhere"):
+        rows = f"{folder.replace('/', '-')}.jsonl"
+        assert fend(monkeypatch, *command, "--work-dir", folder, "--rows", rows) == 0
+        assert ("were done before" in capsys.readouterr().err) is (folder != "elsewhere")
+        assert not list((tmp_path / folder).iterdir())
+    assert (tmp_path / ".fend-audits.jsonl").read_bytes() == (
+        tmp_path / "elsewhere.jsonl"
+    ).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
         (["nothing"], "bundle_missing", "nothing"),
         (["mnist", "--epsilon", "-1"], "audit_spec_invalid", "threat.epsilon"),
+        (["mnist", "--epsilon", "8"], "audit_spec_invalid", '"8/255"'),
+        (["mnist", "--preset", "quik"], "audit_spec_invalid", "did you mean 'quick'"),
         (["mnist", "--preset", "slow"], "audit_spec_invalid", "paper, quick"),
         (["mnist", "--dataset", "mnits"], "dataset_unknown", "mnist:test"),
         (["mnist", "--dataset", "mnist:test"], "dataset_missing", "fend data fetch mnist"),
-        (["mnist", "--output", "no/such/report.json"], "audit_spec_invalid", "--output"),
-        (["mnist", "--rows", "no/such/rows.jsonl"], "audit_spec_invalid", "--rows"),
+        (["mnist", "--output", "no/such/report.json"], "output_unwritable", "--output"),
+        (["mnist", "--rows", "no/such/rows.jsonl"], "output_unwritable", "--rows"),
+        (["mnist", "--output", "report.pdf"], "audit_spec_invalid", ".html, .htm, .md"),
+        (["mnist", "--output", "report"], "audit_spec_invalid", ".html, .htm, .md"),
+        (["mnist", "--output", "x.json", "--rows", "x.json"], "audit_spec_invalid", "--rows"),
+        (["mnist", "--rows", "/"], "output_unwritable", "is a folder"),
+        (["mnist", "--rows", f"{__file__}/rows.jsonl"], "output_unwritable", "no folder"),
+        (["mnist", "--rows", "/proc/rows.jsonl"], "output_unwritable", "cannot be written"),
         (["mnist", "--surrogate", "other"], "audit_spec_invalid", "surrogate"),
         (
             ["mnist", "--url", "http://127.0.0.1:1", "--token-file", "no"],

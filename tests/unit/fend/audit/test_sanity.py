@@ -52,7 +52,7 @@ def test_an_honest_model_passes_whether_strong_or_weak(
     report = broken(full(), count).report()
     assert report.reliable is True, report.verdict
     assert all(line.passed is True for line in report.sanity)
-    assert report.verdict.startswith("An upper bound")
+    assert report.verdict.startswith("It does not hold" if count == 200 else "An upper bound")
 
 
 def test_one_image_may_be_chance_in_every_check_that_compares_attacks(
@@ -224,3 +224,30 @@ def test_a_curve_that_climbs_in_small_steps_is_seen(audit_rows: ModuleType) -> N
     for place, epsilon in enumerate(epsilons):
         made.bends(epsilon, range(10 - place))  # one image more at each point
     assert "accuracy falls with epsilon" in made.failed()
+
+
+ALONE = {"gradients are numbers", "epsilon 0 equals clean", "outputs are logits",
+         "the rules were kept"}  # fmt: skip
+"""Defects that one image is enough to show."""
+
+
+@pytest.mark.parametrize("name", [name for name in DEFECTS if "service" not in name])
+def test_of_one_image_only_what_needs_no_second_one_is_judged(
+    audit_rows: ModuleType, name: str
+) -> None:
+    made = audit_rows.AuditRows(FULL, LEVELS, n=1, epsilons=EPSILONS)
+    made.serves((WHITE, 1), [0], other=[0])
+    DEFECTS[name](made)
+    report = made.report()
+    assert {line.name for line in report.sanity if line.passed is False} == ALONE & {name}
+    assert report.reliable is (False if name in ALONE else None)
+    untried = [line for line in report.sanity if line.passed is None]
+    assert len(untried) > 8
+    assert all(line.text.startswith("Not tried: ") for line in untried)
+
+
+def test_images_of_one_class_leave_luck_out_of_account(audit_rows: ModuleType) -> None:
+    made = audit_rows.AuditRows(n=20)
+    made.change(CleanRow, range(20), label=3, answer=3)
+    made.change(AttackRow, range(20), label=3, answer=3).fails(Probe.UNBOUNDED, range(20))
+    assert made.verdicts()["without a bound, everything falls"] is None

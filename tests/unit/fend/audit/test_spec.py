@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from fend.attacks import FGSM, PGD
-from fend.audit import PRESETS, AuditSpec, AuditSpecInvalid, from_request
+from fend.attacks import APGD, FAB, FGSM, PGD, needs_classes
+from fend.audit import PRESETS, AuditSpec, from_request
 from fend.audit.levels import gradient_of, pairs
+from fend.audit.render.view import preset_text
+from fend.errors import Invalid
 from fend.threat import Knowledge
 
 PRESET_NAMES = "paper, quick, standard, thorough"
@@ -57,7 +59,7 @@ def test_a_preset_is_cut_down_to_the_levels_or_attacks_that_are_asked_for() -> N
     ):
         asked = {**standard, "attacks": [{"name": name} for name in names]}
         assert from_request(asked).knowledge == levels
-    with pytest.raises(AuditSpecInvalid, match=r"attacks\.1.*square"):
+    with pytest.raises(Invalid, match=r"attacks\.1.*square"):
         from_request({**standard, "attacks": [{"name": "noise"}, {"name": "magic"}]})
 
 
@@ -78,6 +80,22 @@ def test_a_preset_is_cut_down_to_the_levels_or_attacks_that_are_asked_for() -> N
         ),
         ({"threat": {"eps": 1}}, ["threat.eps", "epsilon, norm"]),
         ({"threat": {"epsilon": float("nan")}}, ["threat.epsilon", "finite"]),
+        ({"threat": {"epsilon": float("inf")}}, ["threat.epsilon", "finite"]),
+        ({"threat": {"epsilon": -0.1}}, ["threat.epsilon", "greater than or equal to 0"]),
+        ({"threat": {"epsilon": 0}}, ["threat.epsilon: 0", "more than 0"]),
+        ({"threat": {"epsilon": True}}, ["threat.epsilon", "'8/255'"]),
+        ({"threat": {"epsilon": 8}}, ["threat.epsilon: 8", '"8/255"']),
+        ({"threat": {"epsilon": 1.5}}, ["threat.epsilon: 1.5", "0..1"]),
+        ({"threat": {"epsilon": "8"}}, ["threat.epsilon: 8", '"8/255"']),
+        ({"threat": {"epsilon": "1/0"}}, ["threat.epsilon", "no fraction"]),
+        ({"threat": {"epsilon": "8/255/2"}}, ["threat.epsilon", "no fraction"]),
+        ({"threat": {"epsilon": "small"}}, ["threat.epsilon", "'small'"]),
+        ({"epsilons": [0.1, 2, 8]}, ["epsilons.1: 2", '"2/255"']),
+        (
+            {"attacks": [{"name": "fgsm"}, {"name": "pgd", "step_size": 2}]},
+            ["attacks.1.step_size: 2", '"2/255"'],
+        ),
+        ({"preset": "quik"}, ["did you mean 'quick'"]),
         ({"samples": 0}, ["samples"]),
         ({"smaples": 5}, ["smaples", "samples", "seed", "shard_size"]),
         ({"epsilons": [0.1, -1]}, ["epsilons.1", "greater than or equal to 0"]),
@@ -113,18 +131,52 @@ def test_a_preset_is_cut_down_to_the_levels_or_attacks_that_are_asked_for() -> N
 def test_a_refusal_names_the_field_and_what_it_takes(
     change: dict[str, Any], says: list[str]
 ) -> None:
-    with pytest.raises(AuditSpecInvalid) as refusal:
+    with pytest.raises(Invalid) as refusal:
         from_request({"preset": "quick", "model": "mnist", **change})
     for words in says:
         assert words in str(refusal.value)
 
 
 def test_a_bad_entry_is_the_only_complaint() -> None:
-    with pytest.raises(AuditSpecInvalid) as refusal:
+    with pytest.raises(Invalid) as refusal:
         from_request({"preset": "quick", "model": "mnist", "knowledge": ["psychic"]})
     assert "at least 1" not in str(refusal.value)
 
 
 def test_without_a_preset_attacks_are_asked_for() -> None:
-    with pytest.raises(AuditSpecInvalid, match=rf"attacks: .*preset: {PRESET_NAMES}"):
+    with pytest.raises(Invalid, match=rf"attacks: .*preset: {PRESET_NAMES}"):
         from_request({"model": "mnist"})
+
+
+def test_a_fraction_is_the_number_that_it_is() -> None:
+    spec = from_request(
+        {"preset": "quick", "model": "m", "threat": {"epsilon": "8/255"}, "epsilons": ["4/255", 0],
+         "attacks": [{"name": "pgd", "step_size": " 2 / 255 "}]}
+    )  # fmt: skip
+    assert (spec.threat.epsilon, spec.epsilons) == (8 / 255, (4 / 255, 0.0))
+    assert spec.attacks == (PGD(step_size=2 / 255),)
+
+
+@pytest.mark.parametrize("preset", ["standard", "thorough"])
+@pytest.mark.parametrize("classes", [2, 3, 4, 9, 10, 1000])
+def test_a_preset_fits_itself_to_the_classes_and_to_the_norm(preset: str, classes: int) -> None:
+    for norm in ("linf", "l2"):
+        spec = from_request(
+            {"preset": preset, "model": "m", "threat": {"norm": norm, "epsilon": 0.5}}, classes
+        )
+        assert all(needs_classes(attack) <= classes for attack in spec.attacks)
+        assert all(norm in attack.norms for attack in spec.attacks)
+        targets = {attack.targets for attack in spec.attacks if isinstance(attack, APGD | FAB)}
+        assert targets <= {None, min(9, classes - 1)}
+        losses = {attack.objective.loss for attack in spec.attacks}
+        assert ("dlr" in losses) is (classes >= 4)
+        said = preset_text(spec)
+        assert said.startswith(f"{preset}, ")
+        assert (f"fitted to a model of {classes} classes" in said) is (classes < 10)
+        assert AuditSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_what_is_asked_for_is_not_fitted() -> None:
+    asked = {"preset": "standard", "model": "m", "attacks": [{"name": "apgd", "targets": 9}],
+             "knowledge": ["white_box"]}  # fmt: skip
+    assert from_request(asked, classes=2).attacks == (APGD(targets=9),)

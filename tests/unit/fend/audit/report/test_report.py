@@ -6,9 +6,9 @@ from types import ModuleType
 import pytest
 
 from fend.audit import (
+    PRESETS,
     ROWS,
     AttackRow,
-    AuditRowsInvalid,
     CleanRow,
     CurveRow,
     ExampleRow,
@@ -20,6 +20,9 @@ from fend.audit import (
     build_report,
     to_markdown,
 )
+from fend.audit.render.html import to_html
+from fend.audit.render.terminal import show
+from fend.errors import Invalid
 from fend.threat import Knowledge
 
 GREY, WHITE, QUERY = Knowledge.GREY_BOX, Knowledge.WHITE_BOX, Knowledge.QUERY
@@ -159,7 +162,7 @@ def test_missing_rows_are_refused(audit_rows: ModuleType, kind: type[Row]) -> No
     made = audit_rows.AuditRows(n=2)
     position = next(p for p, row in enumerate(made.rows) if isinstance(row, kind))
     del made.rows[position]
-    with pytest.raises(AuditRowsInvalid):
+    with pytest.raises(Invalid):
         made.report()
 
 
@@ -168,7 +171,7 @@ def test_doubled_rows_are_refused(audit_rows: ModuleType, kind: type[Row]) -> No
     made = audit_rows.AuditRows(n=2, epsilons=(0.1,))
     made.shows((WHITE, 0), [1]).serves((WHITE, 0), [1], [])
     made.rows.append(next(row for row in made.rows if isinstance(row, kind)))
-    with pytest.raises(AuditRowsInvalid, match="more than one"):
+    with pytest.raises(Invalid, match="more than one"):
         made.report()
 
 
@@ -185,19 +188,19 @@ def test_doubled_rows_are_refused(audit_rows: ModuleType, kind: type[Row]) -> No
 def test_rows_of_another_audit_are_refused(audit_rows: ModuleType, row: Row) -> None:
     made = audit_rows.AuditRows(n=2, probed=False)
     made.rows.append(row)
-    with pytest.raises(AuditRowsInvalid):
+    with pytest.raises(Invalid):
         made.report()
 
 
 def test_an_image_may_be_skipped_only_once_it_is_broken(audit_rows: ModuleType) -> None:
     rows = audit_rows.AuditRows(n=10, cascade=True).breaks((WHITE, 0), {1})
-    with pytest.raises(AuditRowsInvalid, match="skips"):
+    with pytest.raises(Invalid, match="skips"):
         rows.skips((WHITE, 1), {1, 2}).report()
 
 
 def test_no_rows_are_no_report(audit_rows: ModuleType) -> None:
     made = audit_rows.AuditRows(n=1)
-    with pytest.raises(AuditRowsInvalid):
+    with pytest.raises(Invalid):
         build_report(made.spec, made.source, [])
 
 
@@ -217,13 +220,16 @@ def test_markdown_tables_survive_a_bar_in_a_name(audit_rows: ModuleType) -> None
 
 def test_names_cannot_become_markup_in_markdown(audit_rows: ModuleType) -> None:
     """A label or a data set's name may be an uploader's: Markdown renders HTML and images."""
-    evil = "<script>alert(1)</script> & ![](http://evil.test) |\n# x\\"
+    evil = "<script>alert(1)</script> & ![](http://evil.test) |\n# x\\ *a* _b_ `c` \x1b[31m \u202e"
     rows = audit_rows.AuditRows(n=10)
     rows.source = rows.source.model_copy(
         update={"model": evil, "dataset": evil, "label_names": (evil,) * 10}
     )
     text = to_markdown(rows.report())
-    escaped = "&lt;script>alert(1)&lt;/script> &amp; !\\[](http://evil.test) \\| # x\\\\"
+    escaped = (
+        "&lt;script&gt;alert(1)&lt;/script&gt; &amp; !\\[\\](http&#58;//evil.test) \\| # x\\\\ "
+        "\\*a\\* \\_b\\_ \\`c\\` \ufffd\\[31m \ufffd"
+    )
     assert text.startswith(f"# Robustness of {escaped}\n")
     assert f"| {escaped} | 1 | 100.0 % |" in text
     assert "<script" not in text
@@ -235,3 +241,42 @@ def test_markdown_shows_failed_checks_with_what_to_do(audit_rows: ModuleType) ->
     text = to_markdown(rows.report())
     assert text.index("Unreliable") < text.index("| gradients are not zero | **FAIL** |")
     assert "dlr loss, BPDA" in text
+
+
+def test_the_result_is_said_in_a_word(
+    audit_rows: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for broken, word in ((0, "Holds"), (50, "Partly holds"), (95, "Falls"), (100, "Falls")):
+        report = audit_rows.AuditRows().breaks((WHITE, 1), range(broken)).report()
+        assert report.reliable
+        show(report)
+        for text in (to_html(report), to_markdown(report), capsys.readouterr().out):
+            assert word in text
+            assert "Checks passed" not in text
+            assert ("can only lower this" in " ".join(text.split())) is (broken < 100)
+        assert ('class="headline falls"' in to_html(report)) is (word == "Falls")
+
+
+def test_the_preset_is_on_the_first_screen(
+    audit_rows: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = audit_rows.AuditRows(PRESETS["quick"]["attacks"], preset="quick", samples=7)
+    report = made.report()
+    show(report)
+    for text in (to_html(report), to_markdown(report), capsys.readouterr().out):
+        said = " ".join(text.split())
+        assert "quick, a quick look: few images" in said
+        assert "changed: samples 7" in said
+    assert report.spec.preset == "quick"
+
+
+def test_names_cannot_control_a_terminal(
+    audit_rows: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = audit_rows.AuditRows(n=2).report()
+    evil = "[red]\x1b]0;owned\x07\r\u202e"
+    line = report.lines[0].model_copy(update={"gradient_through": evil})
+    show(report.model_copy(update={"lines": (line,), "verdict": evil}))
+    printed = capsys.readouterr().out
+    assert "[red]" in printed
+    assert not {"\x07", "\r", "\u202e", "\x1b"} & set(printed)

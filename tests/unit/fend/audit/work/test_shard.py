@@ -16,21 +16,26 @@ from torch import Tensor, nn
 from fend.attacks import APGD, FGSM, PGD, Gradient, Noise, Objective, Square
 from fend.audit import (
     AttackRow,
+    AuditJob,
     AuditSpec,
-    AuditSpecInvalid,
     CleanRow,
     OpenAudit,
     Row,
     Shard,
     SkippedRow,
+    audit_report,
     check_fit,
+    from_request,
     open_audit,
     run_shard,
     shards_of,
 )
 from fend.audit.rows import CostRow, CurveRow, ExampleRow
-from fend.bundles import Bundle
+from fend.bundles import Bundle, SuspicionRule, save_bundle
 from fend.datasets import ImageSet, load
+from fend.errors import Invalid
+from fend.images import InputSpec
+from fend.models import build
 from fend.models.architectures.controls import RandomResize
 from fend.pipeline import Defence, frozen
 from fend.threat import Knowledge, ThreatModel
@@ -393,12 +398,12 @@ def test_a_data_set_that_does_not_fit_is_refused(bundle: Bundle) -> None:
     wide = ImageSet(
         "wide", torch.zeros(2, 1, 28, 30, dtype=torch.uint8), torch.tensor([0, 1]), ("0", "1")
     )
-    with pytest.raises(AuditSpecInvalid, match=r"28, 30.*28, 28"):
+    with pytest.raises(Invalid, match=r"28, 30.*28, 28"):
         check_fit(spec_of(), bundle.manifest, wide)
     pets = ImageSet(
         "pets", torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.tensor([0, 1]), ("cat", "dog")
     )
-    with pytest.raises(AuditSpecInvalid, match="cat, dog"):
+    with pytest.raises(Invalid, match="cat, dog"):
         check_fit(spec_of(), bundle.manifest, pets)
 
 
@@ -406,8 +411,43 @@ def test_an_attack_that_needs_more_classes_is_refused_early(
     bundle: Bundle, digits: ImageSet
 ) -> None:
     spec = spec_of(knowledge=(WHITE,), attacks=(FGSM(), APGD(targets=10)))
-    with pytest.raises(AuditSpecInvalid, match=r"attacks\.1: apgd .*11 classes.*has 10"):
+    with pytest.raises(Invalid, match=r"attacks\.1: apgd .*11 classes.*has 10"):
         check_fit(spec, bundle.manifest, digits)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_presets_run_on_a_model_of_few_classes(tmp_path: Path, classes: int) -> None:
+    torch.manual_seed(classes)
+    config = {"classes": classes, "channels": 1, "size_px": 8, "convolutions": [[4, 3, 1]],
+              "hidden": [8]}  # fmt: skip
+    labels = [f"c{number}" for number in range(classes)]
+    save_bundle(
+        tmp_path / "few", name="few", labels=labels,
+        input_spec=InputSpec(channels=1, height_px=8, width_px=8, polarity="as_is"),
+        denoiser=("identity", {}, build("identity", {})),
+        classifier=("plain-cnn", config, build("plain-cnn", config)),
+        suspicion=SuspicionRule(threshold=0.1, false_positive_rate=0.01), about={}, card="",
+    )  # fmt: skip
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8), np.uint8)
+    np.savez(
+        tmp_path / "few.npz", images=images, labels=np.array([0, 1]), label_names=np.array(labels)
+    )
+    asked = {"preset": "thorough", "model": "few", "dataset": f"npz:{tmp_path / 'few.npz'}",
+             "knowledge": ["grey_box", "white_box", "query"]}  # fmt: skip
+    spec = from_request(asked, classes)
+    short = [
+        item.model_copy(update={field: 2 for field in ("steps", "restarts") if hasattr(item, field)}
+                        | ({"queries": 20} if hasattr(item, "queries") else {}))
+        for item in spec.attacks
+    ]  # fmt: skip
+    report = audit_report(
+        AuditJob(spec.model_copy(update={"attacks": tuple(short)}), tmp_path / "few")
+    )
+    assert report.identity.n == 2
+    explicit = {**asked, "knowledge": ["white_box"], "attacks": [{"name": "apgd", "targets": 9}]}
+    job = AuditJob(from_request(explicit, classes), tmp_path / "few")
+    with pytest.raises(Invalid, match=rf"attacks\.0: apgd .*targets up to {classes - 1}"):
+        job.open()
 
 
 def _pixels(png: str) -> Tensor:

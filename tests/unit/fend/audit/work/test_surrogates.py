@@ -11,7 +11,6 @@ import torch
 from fend.audit import (
     AttackRow,
     AuditSpec,
-    AuditSpecInvalid,
     check_surrogate,
     open_audit,
     run_shard,
@@ -107,7 +106,7 @@ def test_without_a_level_that_needs_one_there_is_none(models_dir: Path) -> None:
 def test_a_surrogate_that_cannot_stand_in_is_refused(
     models_dir: Path, manifest: Manifest, name: str, says: str
 ) -> None:
-    with pytest.raises(AuditSpecInvalid, match=f"^surrogate: .*{says}"):
+    with pytest.raises(Invalid, match=f"^surrogate: .*{says}"):
         check_surrogate(spec_of(surrogate=name), manifest, models_dir, None)
 
 
