@@ -223,7 +223,7 @@ def test_a_file_that_cannot_be_written_in_the_end_loses_nothing(
     again = capsys.readouterr()
     assert "6 of 6 images were done before" in again.err
     assert json.loads(again.out)["result"] == json.loads(told.out)["result"]
-    assert (tmp_path / "rows.jsonl").read_text().count("clean") == 6
+    assert (tmp_path / "rows.jsonl").read_text().count('"kind":"clean"') == 6
     assert not list((tmp_path / ".fend/audits").iterdir())
 
 
