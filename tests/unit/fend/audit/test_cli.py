@@ -236,8 +236,9 @@ def test_a_stopped_audit_goes_on_where_it_was(
     number: signal.Signals,
     workers: int,
 ) -> None:
-    spec = {"dataset": "rendered-digits", "samples": 40, "shard_size": 1, "sanity_samples": 0,
-            "attacks": [{"name": "pgd", "steps": 100, "early_stop": False}]}  # fmt: skip
+    spec = {"dataset": "rendered-digits", "samples": 6, "shard_size": 1, "sanity_samples": 0,
+            "examples": 0, "knowledge": ["white_box"],
+            "attacks": [{"name": "pgd", "steps": 60, "early_stop": False}]}  # fmt: skip
     (tmp_path / "spec.json").write_text(json.dumps(spec))
     command = [
         "audit", str(tiny_bundle_dir / "mnist"), "--spec", "spec.json", "--device", "cpu",
