@@ -220,11 +220,11 @@ def test_one_key_is_one_audit(audits: Any) -> None:
 
 
 def test_waiting_answers_with_the_finished_audit(audits: Any) -> None:
-    asked = {**BODY, "samples": 2, "threat": {"epsilon": "8/255"}}
+    asked = {**BODY, "samples": 2, "threat": {"epsilon": "51/510"}}
     done = audits.http.post(AUDITS, json=asked, params={"wait": 60})
     assert (done.status_code, done.json()["state"]) == (200, "succeeded")
     result = done.json()["result"]
-    assert (result["identity"]["n"], result["threat"]["epsilon"]) == (2, 8 / 255)
+    assert (result["identity"]["n"], result["threat"]["epsilon"]) == (2, 0.1)
     assert result["spec"]["preset"] == "quick"
     slow = audits.http.post(AUDITS, json=SLOW, params={"wait": 0.1})
     assert slow.status_code == 202
