@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from fend.bundles.archives import BadArchive, check_plain, open_zip, path_inside
 from fend.bundles.bundle import CARD, MANIFEST, own_file
+from fend.datasets.archives import BadArchive, open_zip, path_inside, plain_entries
 from fend.errors import Invalid, Unavailable
 
 MAX_BYTES = 2**30
@@ -75,16 +75,18 @@ class _Copy:
         """One more entry, wanted or not."""
         self._entries += 1
         if self._entries > MAX_ENTRIES:
-            raise Invalid(
-                f"{self._source} has more than {MAX_ENTRIES} entries; pack one bundle alone",
-                code="bundle_too_large",
-            )
+            raise self.too_many()
 
-    def wanted(self, path: str) -> str | None:
+    def too_many(self) -> Invalid:
+        """The error for more entries than a bundle has."""
+        return Invalid(
+            f"{self._source} has more than {MAX_ENTRIES} entries; pack one bundle alone",
+            code="bundle_too_large",
+        )
+
+    def wanted(self, parts: tuple[str, ...] | None) -> str | None:
         """The name of the bundle's file that an entry is; None for what is left out."""
-        with _named(self._source):
-            parts = path_inside(path.removeprefix("./"))
-        if len(parts) > 2 or not _WANTED.fullmatch(parts[-1]):
+        if parts is None or len(parts) > 2 or not _WANTED.fullmatch(parts[-1]):
             return None
         self._parents.add("/".join(parts[:-1]))
         if len(self._parents) > 1:
@@ -115,12 +117,12 @@ class _Copy:
 
 def _copy_zip(source: Path, copy: _Copy) -> None:
     with _named(source), open_zip(source, MAX_ENTRIES) as archive:
-        for info in archive.infolist():
-            copy.count()
-            name = None if info.is_dir() else copy.wanted(info.filename)
+        if len(archive.infolist()) > MAX_ENTRIES:
+            raise copy.too_many()
+        for info, parts in plain_entries(archive):
+            name = copy.wanted(parts)
             if name is None:
                 continue
-            check_plain(info)
             with _reading(source, partial(archive.open, info)) as file:
                 copy.take(name, file)
 
@@ -134,7 +136,9 @@ def _copy_tar(source: Path, copy: _Copy) -> None:
         archive = _reading(source, partial(tarfile.open, fileobj=limited, mode="r|"))
         while (info := _reading(source, archive.next)) is not None:
             copy.count()
-            name = None if info.isdir() else copy.wanted(info.name)
+            with _named(source):
+                parts = None if info.isdir() else path_inside(info.name.replace("\\", "/"))
+            name = copy.wanted(parts)
             if name is None:
                 continue
             contents = archive.extractfile(info) if info.isreg() else None

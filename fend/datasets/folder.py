@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fend.datasets.archives import is_left_behind
 from fend.datasets.base import ImageSet, InvalidDatasetError, MissingDatasetError
 from fend.errors import FendError
 from fend.images import DEFAULT_LIMITS, DecodedImage, DecodeLimits, InputSpec, decode
@@ -20,8 +21,8 @@ def load(
 ) -> ImageSet:
     """Decode every file of every class folder, as an uploaded image is decoded.
 
-    Classes are in the order of their names, numbers by value; images within a class likewise. Names
-    that begin with a dot, and files beside the class folders, are passed over.
+    Classes are in the order of their names, numbers by value; images within a class likewise. What
+    file managers leave, hidden files and files beside the class folders are passed over.
 
     Args:
         input_spec: what images are brought to. Without it they keep their size, which must be one
@@ -68,7 +69,7 @@ def load(
 
 
 def _visible(folder: Path) -> list[Path]:
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    entries = [entry for entry in folder.iterdir() if not is_left_behind(entry.name)]
     if all(entry.stem.isdecimal() for entry in entries):
         return sorted(entries, key=lambda entry: (int(entry.stem), entry.name))
     return sorted(entries, key=lambda entry: entry.name)

@@ -37,7 +37,8 @@ def load(path: Path, max_array_bytes: int = MAX_ARRAY_BYTES) -> ImageSet:
     """Read labelled images.
 
     `images` is uint8, or float in [0, 1], which is rounded to 8 bits; its shape is (N, H, W),
-    (N, H, W, C) or (N, C, H, W) with 1 or 3 channels. `labels` holds N whole numbers from 0 on.
+    (N, H, W, C) or (N, C, H, W) with 1 or 3 channels. `labels` holds N whole numbers from 0 on, as
+    (N,) or (N, 1), or is one-hot (N, classes): one 1 a row, else 0.
     `label_names` holds one text a label; without it the numbers are the names.
 
     Raises:
@@ -66,9 +67,15 @@ def to_image_set(
     name: str, images: NDArray[Any], labels: NDArray[Any], label_names: NDArray[Any] | None = None
 ) -> ImageSet:
     """Check the three arrays, as `load` describes them; raises InvalidDatasetError."""
+    classes = labels.shape[1] if labels.ndim == 2 and labels.shape[1] > 1 else None
+    if classes is not None:
+        labels = _from_one_hot(name, labels)
+    elif labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise InvalidDatasetError(
-            f"{name}: labels must be whole numbers of shape (N,), not {labels.dtype} {labels.shape}"
+            f"{name}: labels must be whole numbers of shape (N,) or (N, 1), or one-hot "
+            f"(N, classes), not {labels.dtype} {labels.shape}"
         )
     if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) <= MAX_LABEL:
         raise InvalidDatasetError(
@@ -79,8 +86,22 @@ def to_image_set(
         name=name,
         images=torch.from_numpy(_to_uint8(name, _to_nchw(name, images))),
         labels=torch.from_numpy(labels.astype(np.int64)),
-        label_names=_to_label_names(name, labels, label_names),
+        label_names=_to_label_names(name, labels, classes, label_names),
     )
+
+
+def _from_one_hot(name: str, labels: NDArray[Any]) -> NDArray[np.int64]:
+    """(N, classes) of any numbers or truths to (N,)."""
+    ones = labels == 1
+    if labels.dtype.kind not in "biuf" or not (
+        (ones | (labels == 0)).all() and (ones.sum(axis=1) == 1).all()
+    ):
+        raise InvalidDatasetError(
+            f"{name}: labels of shape {labels.shape} are read as one-hot, and a row of them has "
+            "not exactly one 1 and else 0; save whole numbers of shape (N,)"
+        )
+    indices: NDArray[np.int64] = ones.argmax(axis=1)
+    return indices
 
 
 def _read_array(archive: zipfile.ZipFile, name: str, max_bytes: int) -> NDArray[Any]:
@@ -154,13 +175,18 @@ def _to_uint8(name: str, images: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _to_label_names(
-    name: str, labels: NDArray[Any], label_names: NDArray[Any] | None
+    name: str, labels: NDArray[Any], classes: int | None, label_names: NDArray[Any] | None
 ) -> tuple[str, ...]:
     if label_names is None:
-        return tuple(str(label) for label in range(int(labels.max()) + 1 if labels.size else 0))
+        count = classes or (int(labels.max()) + 1 if labels.size else 0)
+        return tuple(str(label) for label in range(count))
     if label_names.ndim != 1 or label_names.dtype.kind != "U":
         raise InvalidDatasetError(
             f"{name}: label_names must be texts of shape (classes,), "
             f"not {label_names.dtype} {label_names.shape}"
+        )
+    if classes is not None and len(label_names) != classes:
+        raise InvalidDatasetError(
+            f"{name}: the one-hot labels have {classes} columns, label_names has {len(label_names)}"
         )
     return tuple(str(label_name) for label_name in label_names)

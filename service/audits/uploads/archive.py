@@ -4,10 +4,11 @@ without harm."""
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
-from fend.bundles.archives import BadArchive, check_plain, open_zip, path_inside
 from fend.datasets import InvalidDatasetError
+from fend.datasets.archives import BadArchive, open_zip, plain_entries
 
 
 @contextmanager
@@ -32,8 +33,8 @@ def is_npz(archive: zipfile.ZipFile) -> bool:
 def unpack(archive: zipfile.ZipFile, folder: Path, *, max_files: int, max_bytes: int) -> None:
     """Write the images of `archive` to `folder`/LABEL/FILE.
 
-    One folder around all the others is left out, and so are names that begin with a dot,
-    `__MACOSX`, and files beside the class folders.
+    Folders around all the others are left out, and so are files beside the class folders and what
+    file managers leave.
 
     Raises:
         InvalidDatasetError: too many files or bytes, or an entry that is no plain file in a class
@@ -57,39 +58,29 @@ def unpack(archive: zipfile.ZipFile, folder: Path, *, max_files: int, max_bytes:
                 while block := packed.read(2**20):
                     file.write(block)
         except FileExistsError:
-            raise InvalidDatasetError(f"the upload holds {info.filename!r} twice") from None
+            raise InvalidDatasetError(f"the upload holds '{label}/{name}' twice") from None
 
 
 def _images(archive: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo, tuple[str, str]]]:
     """The entries that are wanted, with their class and their name in it."""
-    paths = [(info, _parts(info)) for info in archive.infolist() if not info.is_dir()]
-    paths = [(info, parts) for info, parts in paths if not any(map(_is_hidden, parts))]
-    tops = {parts[0] for _, parts in paths if len(parts) > 1}
-    if len(tops) == 1 and any(len(parts) == 3 for _, parts in paths):
-        paths = [(info, parts[1:]) for info, parts in paths if len(parts) > 1]
+    entries = [entry for entry in plain_entries(archive) if len(entry.parts) > 1]
+    folders = [entry.parts[:-1] for entry in entries]
+    around = len([*takewhile(lambda names: len(set(names)) == 1, zip(*folders, strict=False))])
+    if around and all(len(folder) == around for folder in folders):
+        around -= 1  # one class alone
     chosen = []
-    for info, parts in paths:
-        if len(parts) > 2:
+    for info, parts in entries:
+        inside = parts[around:]
+        if len(inside) > 2:
             raise InvalidDatasetError(
-                f"the upload holds {info.filename!r}, deeper than LABEL/IMAGE; lay it out as one "
+                f"the upload holds {'/'.join(parts)!r}, deeper than LABEL/IMAGE; lay it out as one "
                 "folder a class, full of image files"
             )
-        if len(parts) == 2:
-            chosen.append((info, (parts[0], parts[1])))
+        if len(inside) == 2:
+            chosen.append((info, (inside[0], inside[1])))
     if not chosen:
         raise InvalidDatasetError(
             "the upload holds no images in class folders; lay it out as LABEL/IMAGE.png, or send "
             "an .npz file with the arrays images and labels"
         )
     return chosen
-
-
-def _parts(info: zipfile.ZipInfo) -> tuple[str, ...]:
-    """The path of an entry that is a plain file at a place inside the archive."""
-    parts = path_inside(info.filename)
-    check_plain(info)
-    return parts
-
-
-def _is_hidden(part: str) -> bool:
-    return part.startswith(".") or part == "__MACOSX"

@@ -5,6 +5,7 @@ import json
 import stat
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -136,13 +137,125 @@ def test_a_set_that_changed_on_disk_is_not_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../3/a.png", "/3/a.png", "3/../../a.png", "3\\a.png", "3//a.png", "./3/a.png", "3/\x1b[2J"],
+    [
+        "../3/a.png",
+        "/3/a.png",
+        "3/../../a.png",
+        "..\\3\\a.png",
+        "\\\\host\\share\\a.png",
+        "C:\\3\\a.png",
+        "c:3/a.png",
+        "3/\x1b[2J",
+        "__MACOSX/../../a.png",
+    ],
 )
 def test_paths_out_of_the_archive_are_refused(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "task"
     folder.mkdir()
     assert "no path inside" in refusal(folder, zipped({name: png(1)}))
     assert not list(tmp_path.glob("*.png"))
+
+
+def written(*names: str, **fields: Any) -> bytes:
+    """Two pictures under `names`, which are written as they are; `fields` of their entries."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for number, name in enumerate(names):
+            info = zipfile.ZipInfo("x")
+            info.filename = name
+            for field, value in fields.items():
+                setattr(info, field, value)
+            archive.writestr(info, b"" if name.endswith(("/", "\\")) else png(number))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("3\\a.png", "7\\b.png"),
+        ("set\\", "set\\3\\", "set\\3\\a.png", "set\\7\\b.png"),
+        ("set/3\\a.png", "set/7\\b.png"),
+        ("./3/a.png", "./7/b.png"),
+        ("./", "3//a.png", "7/./b.png"),
+        ("home/me/set/3/a.png", "home/me/set/7/b.png", "home/me/set/README.txt"),
+        ("3/", "3/a", "7/", "7/b.JPG"),
+        ("3/a.jpeg", "7/b.bin"),
+        ("3/\u30b9 9.41.00\u202fAM.png", "7/\u0434.png"),
+        ("3/a.png", "7/b.png", *(f"3/{left}" for left in (
+            "Thumbs.db", "THUMBS.DB", "desktop.ini", "Desktop.ini", "ehthumbs.db", "Picasa.ini",
+            "@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", ".directory", "._a.png", ".DS_Store", "Icon\r",
+        )), "$RECYCLE.BIN/x/y/z.png", "System Volume Information/IndexerVolumeGuid",
+         ".Spotlight-V100/Store-V2/a/b", ".git/objects/ab/cd", "__MACOSX/3/._a.png"),
+    ],
+)  # fmt: skip
+def test_a_set_is_read_as_any_tool_packs_it(tmp_path: Path, names: tuple[str, ...]) -> None:
+    result = work(tmp_path, written(*names), max_files=30)
+    assert result["kind"] == "kept", result
+    assert result["summary"]["images_by_label"] == {"3": 1, "7": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("katze-ä".encode(), "katze-ä"),  # macOS: UTF-8, and does not say so
+        ("katze-a\u0308".encode(), "katze-ä"),  # in the form of its file system
+        ("katze-ä".encode("cp437"), "katze-ä"),
+        ("表".encode("shift_jis"), "ò\\"),  # its second byte is a backslash
+    ],
+)
+def test_names_that_are_not_said_to_be_in_unicode(tmp_path: Path, name: bytes, kept: str) -> None:
+    mark = b"#" * len(name)
+    data = written(f"{mark.decode()}/a.png", f"{mark.decode()}/b.png", flag_bits=0)
+    result = work(tmp_path, data.replace(mark, name))
+    assert result["kind"] == "kept", result
+    assert result["summary"]["images_by_label"] == {kept: 2}
+
+
+def test_the_unicode_name_beside_another_one_counts(tmp_path: Path) -> None:
+    field = b"\x01" + struct.pack("<L", zlib.crc32(b"?/a.png")) + "é/a.png".encode()
+    extra = struct.pack("<HH", 0x7075, len(field)) + field
+    result = work(tmp_path, written("?/a.png", extra=extra))
+    assert result["summary"]["images_by_label"] == {"é": 1}
+
+
+def test_a_name_that_only_says_to_be_in_unicode_is_refused(tmp_path: Path) -> None:
+    data = written("3/é#.png").replace("é".encode(), b"\xff\xfe")
+    assert "not UTF-8, though it says so" in refusal(tmp_path, data)
+
+
+def test_zip64_and_sizes_behind_the_data_are_read(tmp_path: Path) -> None:
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def tell(self) -> int:
+            raise OSError
+
+    file = Pipe()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("3/a.png", "7/b.png"):
+            with archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as entry:
+                entry.write(png(len(name)))
+    data = file.getvalue()
+    start = data.index(b"PK\x01\x02")
+    length = data.index(b"PK\x05\x06") - start
+    end = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 2, 2, length, start)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, start + length, 1)
+    last = struct.pack(
+        "<4s4H2LH", b"PK\x05\x06", 0, 0, 2**16 - 1, 2**16 - 1, 2**32 - 1, 2**32 - 1, 0
+    )
+    result = work(tmp_path, data[: start + length] + end + locator + last)
+    assert result["kind"] == "kept", result
+    assert result["summary"]["images"] == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "said"), [(9, "Deflate64"), (12, "bzip2"), (14, "LZMA"), (93, "Zstandard"), (5, "5")]
+)
+def test_other_compression_is_told_by_name(tmp_path: Path, method: int, said: str) -> None:
+    data = bytearray(written("3/a.png"))
+    data[data.index(b"PK\x01\x02") + 10] = method
+    assert f"compressed with {said}" in refusal(tmp_path, bytes(data)).replace("method ", "")
 
 
 def test_links_and_other_odd_entries_are_refused(tmp_path: Path) -> None:
@@ -196,7 +309,7 @@ def test_pictures_larger_than_the_limit_are_refused_by_name(tmp_path: Path) -> N
         (zipped({"3/a.png": png(1)})[:-30], "not a zip file"),
         (zipped({}), "no images in class folders"),
         (zipped({"a.png": png(1)}), "no images in class folders"),
-        (zipped({"x/y/3/a.png": png(1)}), "deeper than LABEL/IMAGE"),
+        (zipped({"3/x/a.png": png(1), "7/a.png": png(1)}), "deeper than LABEL/IMAGE"),
         (zipped({"3/a.png": b"<svg/>"}), "3/a.png cannot be used"),
         (zipped({"3/a.png": png(1), "3/b.png": png(1, (9, 9))}), "make all of one size"),
         (npz(images=np.zeros((2, 4, 4), np.uint8)), "no array called 'labels'"),

@@ -62,7 +62,9 @@ def models(tmp_path: Path) -> Path:
 def zipped(source: Path, target: Path, top: str) -> Path:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in FILES:
-            archive.write(source / name, top + name)
+            archive.writestr(top + name, (source / name).read_bytes())
+        for left in ("__MACOSX/._manifest.json", "Thumbs.db", "@eaDir/README.md", "Icon\r"):
+            archive.writestr(left, b"x")
     return target
 
 
@@ -72,7 +74,7 @@ def tarred(source: Path, target: Path, top: str, mode: str) -> Path:
     return target
 
 
-@pytest.mark.parametrize("top", ["", "tiny/", "./some/"])
+@pytest.mark.parametrize("top", ["", "tiny/", "./some/", "some\\"])
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz"])
 def test_it_comes_from_a_folder_or_an_archive(source, models, tmp_path, kind, top) -> None:
     packed = tmp_path / f"packed.{kind}"
@@ -157,7 +159,8 @@ def entry(name: str, data: bytes = b"x", kind: bytes = tarfile.REGTYPE) -> tuple
     [
         ([entry("../manifest.json")], "no path inside"),
         ([entry("/manifest.json")], "no path inside"),
-        ([entry("a\\manifest.json")], "no path inside"),
+        ([entry("..\\manifest.json")], "no path inside"),
+        ([entry("C:\\manifest.json")], "no path inside"),
         ([entry("manifest.json", b"", tarfile.SYMTYPE)], "a link"),
         ([entry("manifest.json", b"", tarfile.LNKTYPE)], "a link"),
         ([entry("manifest.json", b"", tarfile.FIFOTYPE)], "a link"),

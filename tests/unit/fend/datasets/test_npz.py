@@ -38,6 +38,17 @@ class TestNpz:
         np.savez(tmp_path / "a.npz", images=pixels, labels=np.array([0]))
         assert npz.load(tmp_path / "a.npz").images.flatten().tolist() == [0, 51, 128, 255]
 
+    @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float64, bool])
+    def test_one_hot_labels(self, tmp_path: Path, dtype: type) -> None:
+        one_hot = np.eye(4, dtype=dtype)[[2, 0, 2]]
+        images = np.zeros((3, 4, 4), np.uint8)
+        np.savez(tmp_path / "a.npz", images=images, labels=one_hot)
+        read = npz.load(tmp_path / "a.npz")
+        assert (read.labels.tolist(), read.label_names) == ([2, 0, 2], ("0", "1", "2", "3"))
+        np.savez(tmp_path / "b.npz", images=images, labels=np.array([[2], [0], [2]]))
+        read = npz.load(tmp_path / "b.npz")
+        assert (read.labels.tolist(), read.label_names) == ([2, 0, 2], ("0", "1", "2"))
+
     def test_label_names(self, tmp_path: Path) -> None:
         np.savez(
             tmp_path / "a.npz",
@@ -64,7 +75,14 @@ class TestNpz:
             ({"images": np.zeros((0, 4, 4)), "labels": np.zeros(0, int)}, "empty"),
             ({"labels": np.zeros(3, int)}, "2 images need"),
             ({"labels": np.zeros(2)}, "whole numbers"),
-            ({"labels": np.zeros((2, 1), int)}, "whole numbers"),
+            ({"labels": np.zeros((2, 1))}, "whole numbers"),
+            ({"labels": np.zeros((2, 1, 1), int)}, "whole numbers"),
+            ({"labels": np.zeros((2, 3), int)}, "exactly one 1"),
+            ({"labels": np.ones((2, 3), int)}, "exactly one 1"),
+            ({"labels": np.array([[0.9, 0.1], [0.0, 1.0]])}, "exactly one 1"),
+            ({"labels": np.array([[0, 2], [1, 0]])}, "exactly one 1"),
+            ({"labels": np.eye(2), "label_names": np.array(["a", "b", "c"])}, "2 columns"),
+            ({"label_names": np.array(["a", "a"])}, "comes twice"),
             ({"labels": np.array([0, -1])}, "0..9999"),
             ({"labels": np.array([0, 2**62])}, "0..9999"),
             ({"labels": np.array([0, 2]), "label_names": np.array(["a", "b"])}, "0..1"),
