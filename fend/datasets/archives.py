@@ -143,7 +143,7 @@ def _name(info: zipfile.ZipInfo) -> str:
             name = _unicode_path(info.extra, written) or written.decode()
         except UnicodeDecodeError:
             # The second byte of a letter, such as in Shift JIS, may look like a backslash.
-            return name if "/" in name else name.replace("\\", "/")
+            return name.replace("\\", "_" if "/" in name else "/")
     return name.replace("\\", "/")
 
 
