@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
+from fend.errors import Invalid
 from fend.threat import Knowledge
 from reproduction.attacks import EIGHT, GREY, paper_attacks, white_box_attacks
-from reproduction.profiles import Budget, ReproduceInvalid, budget_of
+from reproduction.profiles import Budget, budget_of
 from training.losses.networks import SOURCES
 from training.recipe import Recipe
 from training.recipe.files import load_recipe
@@ -99,7 +100,7 @@ def plan(
     and None what the profile says.
 
     Raises:
-        ReproduceInvalid: a profile, data set or defence that there is not.
+        Invalid (`reproduce_invalid`): a profile, data set or defence that there is not.
         RecipeError: a recipe that does not fit.
     """
     budget = budget_of(profile)
@@ -124,7 +125,9 @@ def plan(
 def _check(flag: str, asked: Sequence[str], known: Mapping[str, object] | Sequence[str]) -> None:
     for item in asked:
         if item not in known:
-            raise ReproduceInvalid(f"{flag}: {item!r} is none of: {', '.join(known)}")
+            raise Invalid(
+                f"{flag}: {item!r} is none of: {', '.join(known)}", code="reproduce_invalid"
+            )
 
 
 def _seeds(defence: str, budget: Budget, asked: int | None) -> int:
@@ -147,7 +150,9 @@ def _ablation(seed: int, profile: str, budget: Budget) -> list[Cell]:
     variants = {"none": ["loss.network=none"]}
     for network in budget.ablation.networks:
         if network not in SOURCES:
-            raise ReproduceInvalid(f"profiles.toml: there is no loss network {network!r}")
+            raise Invalid(
+                f"profiles.toml: there is no loss network {network!r}", code="reproduce_invalid"
+            )
         for taps in SOURCES[network].taps:
             variants[f"{network}-{taps}"] = [f"loss.network={network}", f"loss.taps={taps}"]
         if network in ("vgg16-imagenet", "vgg16-cifar10"):

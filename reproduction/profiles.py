@@ -8,12 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from fend.errors import Invalid
 
 
-class ReproduceInvalid(Invalid):
-    """What is asked of `fend reproduce` cannot be done as it is written."""
-
-    code = "reproduce_invalid"
-
-
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,8 +48,10 @@ def profiles() -> dict[str, Budget]:
 
 
 def budget_of(profile: str) -> Budget:
-    """Raises ReproduceInvalid where there is no such profile."""
+    """Raises Invalid (`reproduce_invalid`) where there is no such profile."""
     known = profiles()
     if profile not in known:
-        raise ReproduceInvalid(f"--profile: {profile!r} is none of: {', '.join(known)}")
+        raise Invalid(
+            f"--profile: {profile!r} is none of: {', '.join(known)}", code="reproduce_invalid"
+        )
     return known[profile]

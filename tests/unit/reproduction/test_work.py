@@ -14,9 +14,10 @@ import torch
 from rich.console import Console
 
 from fend.bundles import load_bundle
+from fend.errors import Invalid
 from fend.threat import Knowledge
 from reproduction.cells import DEFENCES, PAPER_ROWS, Cell, plan
-from reproduction.profiles import ReproduceInvalid, profiles
+from reproduction.profiles import profiles
 from reproduction.result import CellResult, is_done, read_results, result_path
 from reproduction.run_cell import Paths
 from reproduction.work import run_cells
@@ -199,7 +200,7 @@ def test_the_ablation_changes_nothing_but_the_loss():
     ],
 )
 def test_what_there_is_not_is_refused_by_name(asked, said):
-    with pytest.raises(ReproduceInvalid, match=said):
+    with pytest.raises(Invalid, match=said):
         plan(asked.pop("profile"), **asked)
 
 
