@@ -16,50 +16,6 @@ from fend.errors import FendError
 from service.api.content_coding import ACCEPTED
 from service.api.services import services_of
 
-_OLD_STATUS: Mapping[str, int] = {
-    "form_invalid": 400,
-    "protocol_invalid": 400,
-    "unauthorized": 401,
-    "model_unknown": 404,
-    "version_unknown": 404,
-    "audit_unknown": 404,
-    "upload_unknown": 404,
-    "request_too_slow": 408,
-    "upload_stalled": 408,
-    "audit_ended": 409,
-    "audit_not_finished": 409,
-    "dataset_in_use": 409,
-    "no_previous_version": 409,
-    "version_refused": 409,
-    "audit_rows_deleted": 410,
-    "body_too_large": 413,
-    "dataset_too_large": 413,
-    "image_too_large_bytes": 413,
-    "image_too_many_pixels": 413,
-    "too_many_images": 413,
-    "content_type_mismatch": 415,
-    "unsupported_image_format": 415,
-    "unsupported_media_type": 415,
-    "overloaded": 429,
-    "too_many_failures": 429,
-    "upload_busy": 429,
-    "client_gone": 499,
-    "answer_not_finite": 500,
-    "bundle_corrupt": 503,
-    "bundle_incompatible": 503,
-    "bundle_missing": 503,
-    "draining": 503,
-    "leader_unavailable": 503,
-    "model_unloaded": 503,
-    "not_ready": 503,
-    "state_unavailable": 503,
-    "stopping": 503,
-    "workers_disagree": 503,
-    "deadline_exceeded": 504,
-    "dataset_storage_full": 507,
-}
-"""Of errors that have no family yet."""
-
 MEDIA_TYPE = "application/problem+json"
 
 OPEN_INFERENCE = "/v2/"
@@ -129,7 +85,7 @@ class ClientGone(FendError):
 
 def part_problem(scope: Mapping[str, Any], error: FendError) -> Problem:
     """What went wrong with one part of a request that is answered as a whole; also counts it."""
-    return _problem(scope, _status(error), error.code, str(error), None)
+    return _problem(scope, error.status, error.code, str(error), None)
 
 
 def _problem(
@@ -156,17 +112,13 @@ def fend_problem(scope: Mapping[str, Any], error: FendError) -> JSONResponse:
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = f"{error.retry_after_s:.0f}"
-    elif _status(error) == 503:
+    elif error.status == 503:
         headers["Retry-After"] = "1"
-    elif _status(error) == 401:
+    elif error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     elif error.code == "unsupported_content_encoding":
         headers["Accept-Encoding"] = ", ".join(ACCEPTED)
-    return problem_response(scope, _status(error), error.code, str(error), headers=headers)
-
-
-def _status(error: FendError) -> int:
-    return error.status if error.status != FendError.status else _OLD_STATUS.get(error.code, 422)
+    return problem_response(scope, error.status, error.code, str(error), headers=headers)
 
 
 def add_problem_handlers(app: FastAPI) -> None:

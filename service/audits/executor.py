@@ -7,28 +7,14 @@ import structlog
 
 from fend.audit import Source
 from fend.errors import FendError
-from service.audits.messages import MESSAGE, Done, Failed, Message, Opened, ShardDone, Task
-from service.audits.worker_process import worker_process
+from service.audits.messages import MESSAGE, Done, Opened, ShardDone, Task
+from service.audits.worker_process import said_by, worker_process
 
 MAX_RESTARTS = 3
 """For the same shard; a finished shard starts the count anew."""
 
 RESTART_DELAY_S = 0.2
 """Before the first restart; longer before each further one."""
-
-
-class AuditWorkerDied(FendError):
-    """The process that attacks ended without a word, again and again."""
-
-    code = "audit_worker_died"
-
-
-class AuditFailed(FendError):
-    """The worker said why it cannot go on; `code` is that of its error."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 async def execute(
@@ -45,8 +31,9 @@ async def execute(
     finished when `on_shard` has returned.
 
     Raises:
-        AuditFailed: with the worker's own code and message.
-        AuditWorkerDied: it died on the same shard once more than `MAX_RESTARTS` times.
+        RemoteError: the worker's own.
+        FendError: (`audit_worker_died`) it died on the same shard once more than `MAX_RESTARTS`
+            times.
     """
     finished = task.first_shard
     deaths = 0
@@ -65,10 +52,11 @@ async def execute(
         deaths += 1
         await on_death()
         if deaths > MAX_RESTARTS:
-            raise AuditWorkerDied(
+            raise FendError(
                 f"the audit's process died {deaths} times in a row after {finished} finished "
                 f"shards (the last time with {_how(exit_code)}); the service's log may say why. "
-                "If memory ran out, try a smaller shard_size"
+                "If memory ran out, try a smaller shard_size",
+                code="audit_worker_died",
             )
         structlog.get_logger().warning(
             "audit worker died", model=task.spec.model, exit_code=exit_code, deaths=deaths
@@ -84,18 +72,12 @@ async def _run_worker(
 ) -> int | None:
     """One worker's life: None when it did everything, else the code with which it died."""
     async with worker_process("audit", task.priority, task.model_dump_json()) as worker:
-        assert worker.stdout is not None
         on_start(worker.pid)
-        while line := await worker.stdout.readline():
-            if not line.endswith(b"\n"):
-                break  # it died in the middle of a message
-            message: Message = MESSAGE.validate_json(line)
+        async for message in said_by(worker, MESSAGE):
             if isinstance(message, Opened):
                 await on_source(message.source)
             elif isinstance(message, ShardDone):
                 await on_shard(message)
-            elif isinstance(message, Failed):
-                raise AuditFailed(message.code, message.message)
             elif isinstance(message, Done):
                 return None
         return await worker.wait()

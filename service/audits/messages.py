@@ -1,4 +1,4 @@
-"""What the service and the process that attacks tell each other, as JSON."""
+"""What the service and the processes that work beside it tell each other, as JSON."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,15 +6,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, TypeAdapter
 
 from fend.audit import AuditSpec, Source
-from fend.errors import FendError
+from fend.errors import FendError, RemoteError
 from service.audits.tally import Tally
 from service.settings import Priority
-
-
-class AuditInputsChanged(FendError):
-    """What is on disk is not what the audit was accepted for, or began with."""
-
-    code = "audit_inputs_changed"
 
 
 class Task(BaseModel, frozen=True):
@@ -58,7 +52,17 @@ class Failed(BaseModel, frozen=True):
 
     kind: Literal["failed"] = "failed"
     code: str
+    status: int
     message: str
+
+    @classmethod
+    def of(cls, error: FendError) -> "Failed":
+        """Says what the error says."""
+        return cls(code=error.code, status=error.status, message=str(error))
+
+    def error(self) -> RemoteError:
+        """The error again, on the other side."""
+        return RemoteError(self.message, code=self.code, status=self.status)
 
 
 class Done(BaseModel, frozen=True):

@@ -13,9 +13,9 @@ from typing import TypeVar
 import structlog
 
 from fend.audit import ROWS, Report, Source, build_report
-from fend.errors import FendError
+from fend.errors import Conflict, FendError
 from service.audits.executor import execute
-from service.audits.messages import AuditInputsChanged, ShardDone, Task
+from service.audits.messages import ShardDone, Task
 from service.audits.record import AuditRecord, AuditState, Changes, Waiting, WaitingFor
 from service.audits.served_check import OwnService, ServiceSilent, pictures_to_send, served_rows
 from service.audits.store import AuditStore
@@ -272,9 +272,10 @@ class AuditRunner:
             if before is None:
                 await self._in_thread(self._store.set_source, record.id, source)
             elif before != source:
-                raise AuditInputsChanged(
+                raise Conflict(
                     "the audit was interrupted and cannot go on with another "
-                    f"{_difference(before, source)}; start it again"
+                    f"{_difference(before, source)}; start it again",
+                    code="audit_inputs_changed",
                 )
 
         async def on_shard(shard: ShardDone) -> None:

@@ -12,12 +12,10 @@ from pathlib import Path
 import torch
 
 from fend.audit import ROWS, AuditJob, Inline, OpenAudit, Row, Shard, Source, run_audit
-from fend.errors import FendError
+from fend.errors import Conflict
 from service.audits.messages import (
     MESSAGE,
-    AuditInputsChanged,
     Done,
-    Failed,
     Message,
     Opened,
     ShardDone,
@@ -29,19 +27,19 @@ from service.state.trouble import StateUnavailable
 
 
 def run(text: str, send_line: Callable[[bytes], None]) -> None:
-    """Carry out a `Task`, given as JSON; sends what it works with, each shard, and how it ended."""
+    """Carry out a `Task`, given as JSON; sends what it works with, each shard, and its end.
+
+    Raises:
+        FendError: it cannot go on, and would not another time either.
+    """
 
     def send(message: Message) -> None:
         send_line(MESSAGE.dump_json(message))
 
     torch.set_num_threads(1)
-    try:
-        task = Task.model_validate_json(text)
-        run_audit(_job(task), Inline(), _Messages(task, send))
-    except FendError as error:
-        send(Failed(code=error.code, message=str(error)))
-    else:
-        send(Done())
+    task = Task.model_validate_json(text)
+    run_audit(_job(task), Inline(), _Messages(task, send))
+    send(Done())
 
 
 class _Messages:
@@ -80,9 +78,10 @@ class _Job(AuditJob):
         opened = self._open(on_making)
         version = opened.bundle.manifest.version
         if version != self.model_version:
-            raise AuditInputsChanged(
+            raise Conflict(
                 f"the audit was accepted for {self.spec.model} {self.model_version}, but "
-                f"{version} is on disk now; start the audit again"
+                f"{version} is on disk now; start the audit again",
+                code="audit_inputs_changed",
             )
         return opened
 

@@ -37,7 +37,13 @@ def main() -> None:
         from service.audits.work import run
     else:
         from service.audits.uploads.upload_work import run
-    run(task, send)
+    from fend.errors import FendError
+    from service.audits.messages import Failed
+
+    try:
+        run(task, send)
+    except FendError as error:
+        send(Failed.of(error).model_dump_json().encode())
 
 
 def _step_back() -> None:

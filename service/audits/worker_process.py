@@ -9,9 +9,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
+from pydantic import TypeAdapter
+
+from service.audits.messages import Failed
 from service.settings import Priority
+
+T = TypeVar("T")
 
 MAX_LINE_BYTES = 256 * 2**20
 
@@ -40,6 +45,20 @@ async def worker_process(
             else:
                 os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+
+
+async def said_by(process: Process, kinds: TypeAdapter[T]) -> AsyncIterator[T]:
+    """What the worker says until it ends, or dies in the middle of a message.
+
+    Raises:
+        RemoteError: it says why it cannot go on.
+    """
+    assert process.stdout is not None
+    while (line := await process.stdout.readline()).endswith(b"\n"):
+        message = kinds.validate_json(line)
+        if isinstance(message, Failed):
+            raise message.error()
+        yield message
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ import torch
 from pydantic import BaseModel, Field, TypeAdapter
 
 from fend.datasets import ImageSet, InvalidDatasetError, folder, npz
-from fend.errors import FendError, Unavailable
+from fend.errors import FendError, RemoteError, Unavailable
 from fend.images import DecodeLimits, InputSpec
+from service.audits.messages import Failed
 from service.audits.uploads.archive import is_npz, open_archive, unpack
 from service.audits.uploads.uploaded_set import SetSummary, UploadedSet
 
@@ -54,17 +55,8 @@ class Kept(BaseModel, frozen=True):
     summary: SetSummary
 
 
-class Refused(BaseModel, frozen=True):
-    """The file is no data set."""
-
-    kind: Literal["refused"] = "refused"
-    code: str
-    status: int
-    message: str
-
-
-UPLOAD_RESULT: TypeAdapter[Kept | Refused] = TypeAdapter(
-    Annotated[Kept | Refused, Field(discriminator="kind")]
+UPLOAD_RESULT: TypeAdapter[Kept | Failed] = TypeAdapter(
+    Annotated[Kept | Failed, Field(discriminator="kind")]
 )
 
 
@@ -74,15 +66,19 @@ def kept_folder(task: UploadTask) -> Path:
 
 
 def run(text: str, send_line: Callable[[bytes], None]) -> None:
-    """Carry out an `UploadTask`, given as JSON; says how it ended."""
+    """Carry out an `UploadTask`, given as JSON; says what it kept.
+
+    Raises:
+        RemoteError: the file is no data set, in words for whoever sent it.
+    """
     torch.set_num_threads(1)
     task = UploadTask.model_validate_json(text)
     try:
-        result: Kept | Refused = Kept(summary=_work(task))
+        kept = Kept(summary=_work(task))
     except FendError as error:
         message = _public(str(error), task.folder)
-        result = Refused(code=error.code, status=error.status, message=message)
-    send_line(UPLOAD_RESULT.dump_json(result))
+        raise RemoteError(message, code=error.code, status=error.status) from error
+    send_line(kept.model_dump_json().encode())
 
 
 def _work(task: UploadTask) -> SetSummary:

@@ -19,13 +19,13 @@ from pydantic import ValidationError
 
 from fend.bundles import Manifest
 from fend.datasets import InvalidDatasetError
-from fend.errors import Busy, Conflict, FendError, RemoteError, TooLarge
+from fend.errors import Busy, Conflict, FendError, TooLarge
 from fend.files import sync
 from service.audits.uploads.upload_work import (
     FILE,
     UPLOAD_RESULT,
     DatasetStorageFull,
-    Refused,
+    Kept,
     UploadTask,
     kept_folder,
 )
@@ -36,7 +36,7 @@ from service.audits.uploads.uploaded_set import (
     UploadedSet,
     UploadUnknown,
 )
-from service.audits.worker_process import worker_process
+from service.audits.worker_process import said_by, worker_process
 from service.settings import Settings
 from service.state.database import Database
 from service.state.tables import audits, is_pending, uploads
@@ -264,14 +264,10 @@ class UploadedSets:
 async def _check(task: UploadTask) -> SetSummary:
     # Somebody waits for it, so it is not behind anything.
     async with worker_process("upload", "normal", task.model_dump_json()) as worker:
-        assert worker.stdout is not None
-        line = await worker.stdout.readline()
-        if not line.endswith(b"\n"):
-            raise InvalidDatasetError(
-                "the process that checks the upload died, perhaps for want of memory; the "
-                "service's log may say why. Try a smaller data set"
-            )
-        result = UPLOAD_RESULT.validate_json(line)
-    if isinstance(result, Refused):
-        raise RemoteError(result.message, code=result.code, status=result.status)
-    return result.summary
+        async for result in said_by(worker, UPLOAD_RESULT):
+            if isinstance(result, Kept):
+                return result.summary
+    raise InvalidDatasetError(
+        "the process that checks the upload died, perhaps for want of memory; the service's log "
+        "may say why. Try a smaller data set"
+    )

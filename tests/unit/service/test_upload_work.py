@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fend.errors import FendError, Invalid
+from fend.errors import FendError, Invalid, RemoteError
 from fend.images import InputSpec
 from service.audits.uploads.upload_work import FILE, UploadTask, run
 from service.audits.uploads.uploaded_set import UploadedSet
@@ -58,7 +58,10 @@ def work(folder: Path, data: bytes, **changes: Any) -> dict[str, Any]:
         max_file_bytes=10_000, max_file_pixels=10_000, now=NOW,
     ).model_copy(update=changes)  # fmt: skip
     said: list[bytes] = []
-    run(task.model_dump_json(), said.append)
+    try:
+        run(task.model_dump_json(), said.append)
+    except RemoteError as error:
+        return {"kind": "refused", "code": error.code, "message": str(error)}
     [line] = said
     result: dict[str, Any] = json.loads(line)
     return result
