@@ -71,7 +71,7 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
     `base_url` is where it will answer, where that is known: audits then also ask it.
 
     Raises:
-        SettingsError.
+        Invalid.
     """
     made = _services(settings, base_url)
     app = FastAPI(

@@ -24,7 +24,7 @@ from fend.errors import Invalid
 from service.api.security import check_exposure, loopback
 from service.connections import protocol
 from service.observe.logs import configure_logs
-from service.settings import Settings, SettingsError, unknown_variables
+from service.settings import Settings, unknown_variables
 
 if TYPE_CHECKING:
     from service.api.services import Services
@@ -65,11 +65,13 @@ def _check_variables(settings: Settings) -> None:
     """Name variables that look like settings and are none: one may have been meant for a key.
 
     Raises:
-        SettingsError: there are some, and other machines can reach the service.
+        Invalid: there are some, and other machines can reach the service.
     """
     unknown = unknown_variables()
     if unknown and not loopback(settings.host):
-        raise SettingsError(f"{'; '.join(unknown)}. Correct the name, or unset it")
+        raise Invalid(
+            f"{'; '.join(unknown)}. Correct the name, or unset it", code="settings_invalid"
+        )
     for told in unknown:
         sys.stderr.write(f"fend serve: warning: {told}; it is ignored\n")
         structlog.get_logger().warning("unknown variable", told=told)

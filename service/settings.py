@@ -42,12 +42,6 @@ OF_KUBERNETES = re.compile(
 """What Kubernetes and old links of containers set for a service that is called fend."""
 
 
-class SettingsError(Invalid):
-    """A setting has a value that the service cannot start with."""
-
-    code = "settings_invalid"
-
-
 class ModelLimits(BaseModel):
     """What differs for one model from the settings of the same names."""
 
@@ -267,7 +261,7 @@ def read_settings(flags: Mapping[str, Any]) -> Settings:
     """The settings from `flags`, where not None, over the environment, over the defaults.
 
     Raises:
-        SettingsError: naming each bad setting, never its value where that is secret.
+        Invalid: naming each bad setting, never its value where that is secret.
     """
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
@@ -276,7 +270,7 @@ def read_settings(flags: Mapping[str, Any]) -> Settings:
             f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
             for problem in error.errors(include_input=False)
         )
-        raise SettingsError(f"bad setting: {problems}") from error
+        raise Invalid(f"bad setting: {problems}", code="settings_invalid") from error
 
 
 def unknown_variables() -> list[str]:

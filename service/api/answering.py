@@ -81,7 +81,7 @@ class Answering:
         """The answer to the picture in the body of `request`.
 
         Raises:
-            ModelUnknown, RemoteError, Invalid: before the body is read.
+            NotFound, RemoteError, Invalid: before the body is read.
             Unsupported, TooLarge, Invalid: the picture's fault.
             Busy, DeadlineExceeded, ClientGone, AnswerNotFinite.
         """
@@ -100,7 +100,7 @@ class Answering:
         They are admitted together, so a full house refuses them as it refuses one.
 
         Raises:
-            ModelUnknown, RemoteError, Invalid: before the body is read.
+            NotFound, RemoteError, Invalid: before the body is read.
             Unsupported, TooLarge, Busy, ClientGone.
         """
         model = self._repository.get(model_name)

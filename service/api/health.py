@@ -20,18 +20,6 @@ CHECK_TIMEOUT_S = 5.0
 router = APIRouter(tags=["health"])
 
 
-class NotReady(Unavailable):
-    """A model does not answer."""
-
-    code = "not_ready"
-
-
-class Draining(Unavailable):
-    """The service is about to stop."""
-
-    code = "draining"
-
-
 class Readiness:
     """A forward pass through every serving model, remembered for a second."""
 
@@ -49,14 +37,17 @@ class Readiness:
         work.
 
         Raises:
-            Draining, NotReady.
+            Unavailable: `draining` or `not_ready`.
         """
         if self._lifecycle.draining:
-            raise Draining("the service is about to stop; send requests elsewhere")
+            raise Unavailable(
+                "the service is about to stop; send requests elsewhere", code="draining"
+            )
         if not self._repository.serving():
             reasons = [f"{n} ({m.error.code})" for n, m in self._repository.refused().items()]
-            raise NotReady(
-                f"no model serves: {', '.join(reasons)}; an administrator can activate one"
+            raise Unavailable(
+                f"no model serves: {', '.join(reasons)}; an administrator can activate one",
+                code="not_ready",
             )
         async with self._lock:
             if time.monotonic() - self._checked_s >= CACHE_S:
@@ -64,7 +55,7 @@ class Readiness:
                 self._degraded = await self._probe_audits()
                 self._checked_s = time.monotonic()
         if self._failure is not None:
-            raise NotReady(self._failure)
+            raise Unavailable(self._failure, code="not_ready")
         return self._degraded
 
     async def _probe_audits(self) -> str | None:

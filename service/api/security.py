@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from fend.errors import Busy, FendError, Invalid
 from service.api.services import services
-from service.settings import Settings, SettingsError
+from service.settings import Settings
 
 HASHED = re.compile(r"sha256:([0-9a-f]{64})")
 """A key that is configured by its digest, so that nobody who reads the file has the key."""
@@ -100,7 +100,7 @@ def read_access(settings: Settings) -> Access:
     """The keys in the settings; with no admin token configured, a new one.
 
     Raises:
-        SettingsError: a key is empty, configured twice, or its file cannot be read.
+        Invalid: a key is empty, configured twice, or its file cannot be read.
     """
     admin = _configured("admin_token", settings.admin_token, settings.admin_token_file)
     inference = _configured("inference_key", settings.inference_key, settings.inference_key_file)
@@ -121,7 +121,7 @@ def check_exposure(settings: Settings) -> None:
         Invalid: the address is not of this machine alone, and there is no admin token of
             somebody's choice, or answers are open to all without that being said, or a key is
             easily guessed.
-        SettingsError: as `read_access`.
+        Invalid: as `read_access`.
     """
     if loopback(settings.host):
         return
@@ -252,18 +252,24 @@ def _network(host: str) -> str:
 
 def _configured(name: str, given: SecretStr | None, file: Path | None) -> str | None:
     if given is not None and file is not None:
-        raise SettingsError(f"{name} and {name}_file are both set; keep one of them")
+        raise Invalid(
+            f"{name} and {name}_file are both set; keep one of them", code="settings_invalid"
+        )
     if file is not None:
         try:
             text = file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{name}_file: cannot read {file}: {error}") from error
+            raise Invalid(
+                f"{name}_file: cannot read {file}: {error}", code="settings_invalid"
+            ) from error
     elif given is not None:
         text = given.get_secret_value().strip()
     else:
         return None
     if not text:
-        raise SettingsError(f"{name} is empty; set one that is hard to guess, or none")
+        raise Invalid(
+            f"{name} is empty; set one that is hard to guess, or none", code="settings_invalid"
+        )
     return text
 
 

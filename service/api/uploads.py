@@ -41,12 +41,6 @@ MAX_BYTES_A_NUMBER = 32
 T = TypeVar("T")
 
 
-class TensorInvalid(Invalid):
-    """The numbers are no picture for this model."""
-
-    code = "tensor_invalid"
-
-
 class TensorBody(BaseModel):
     """A picture as numbers in [0, 1]: rows of a grey image, or one list of rows a channel."""
 
@@ -189,18 +183,23 @@ def tensor_picture(pixels: Tensor, spec: InputSpec) -> Picture:
     """The picture that is these numbers: float32 (C,H,W), or (H,W) of a grey one.
 
     Raises:
-        TensorInvalid: they have another shape, or are not all in [0, 1].
+        Invalid: they have another shape, or are not all in [0, 1].
     """
     shape, wanted = (spec.channels, spec.height_px, spec.width_px), _wanted(spec)
     if pixels.shape == shape[1:] and spec.channels == 1:
         pixels = pixels.unsqueeze(0)
     if pixels.shape != shape:
-        raise TensorInvalid(f"the pixels have shape {list(pixels.shape)}; send {wanted}")
+        raise Invalid(
+            f"the pixels have shape {list(pixels.shape)}; send {wanted}", code="tensor_invalid"
+        )
     if not torch.isfinite(pixels).all():
-        raise TensorInvalid(f"there is NaN or infinity among the pixels; send {wanted}")
+        raise Invalid(
+            f"there is NaN or infinity among the pixels; send {wanted}", code="tensor_invalid"
+        )
     if pixels.min() < 0 or pixels.max() > 1:
-        raise TensorInvalid(
-            f"the pixels go from {pixels.min():g} to {pixels.max():g}; send {wanted}"
+        raise Invalid(
+            f"the pixels go from {pixels.min():g} to {pixels.max():g}; send {wanted}",
+            code="tensor_invalid",
         )
     size_px = (spec.height_px, spec.width_px)
     report = InputReport(format="tensor", size_px=size_px, resized=False, inverted=False)
@@ -235,13 +234,15 @@ async def _disconnect(request: Request) -> None:
 def _read_tensor(data: bytes, spec: InputSpec) -> Tensor:
     numbers, wanted = spec.channels * spec.height_px * spec.width_px, _wanted(spec)
     if len(data) > MAX_BYTES_A_NUMBER * numbers + 1024:
-        raise TensorInvalid(f"the body is too long; send {wanted}")
+        raise Invalid(f"the body is too long; send {wanted}", code="tensor_invalid")
     try:
         return torch.tensor(TensorBody.model_validate_json(data).pixels, dtype=torch.float32)
     except ValidationError as error:
-        raise TensorInvalid(f"{error.errors()[0]['msg']}; send {{'pixels': ...}}") from error
+        raise Invalid(
+            f"{error.errors()[0]['msg']}; send {{'pixels': ...}}", code="tensor_invalid"
+        ) from error
     except ValueError as error:  # rows of different lengths
-        raise TensorInvalid(f"the rows differ in length; send {wanted}") from error
+        raise Invalid(f"the rows differ in length; send {wanted}", code="tensor_invalid") from error
 
 
 def _wanted(spec: InputSpec) -> str:

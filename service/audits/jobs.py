@@ -113,7 +113,7 @@ class AuditJobs:
         The same `idempotency_key` again gives the audit that it was accepted with.
 
         Raises:
-            ModelUnknown, Unavailable, Invalid: it could not run.
+            NotFound, Unavailable, Invalid: it could not run.
             Invalid: the key came with another spec before.
             StateUnavailable: it cannot be kept.
         """

@@ -17,10 +17,10 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import IntegrityError
 
 from fend.audit import ROWS, AuditSpec, Report, Row, Source
-from fend.errors import FendError, Invalid, Unavailable
+from fend.errors import FendError, Invalid, NotFound, Unavailable
 from service.audits.record import AuditRecord, AuditState
 from service.audits.tally import Tally
-from service.audits.uploads.uploaded_set import PREFIX, UploadUnknown
+from service.audits.uploads.uploaded_set import PREFIX
 from service.state.database import Database
 from service.state.tables import audits, is_pending, shards, uploads
 
@@ -79,7 +79,7 @@ class AuditStore:
         """Accept an audit; it is on disk when this returns. False: the key was used before.
 
         Raises:
-            UploadUnknown: its uploaded data set was deleted meanwhile.
+            NotFound: its uploaded data set was deleted meanwhile.
         """
         dataset = record.spec.dataset
         new = {
@@ -95,7 +95,7 @@ class AuditStore:
                         uploads.c.id == dataset.removeprefix(PREFIX)
                     )
                     if db.execute(upload.with_for_update(read=True)).first() is None:
-                        raise UploadUnknown(f"the data set {dataset} was deleted")
+                        raise NotFound(f"the data set {dataset} was deleted", code="upload_unknown")
                 db.execute(sa.insert(audits).values(new))
         except IntegrityError:
             return False

@@ -10,13 +10,7 @@ from fend.errors import FendError, Invalid, NotFound, RemoteError, Unavailable
 from service.inference.choices import Choice, Choices
 from service.inference.serving_model import ModelLoader, RefusedModel, ServingModel
 from service.observe.metrics import Metrics
-from service.settings import Settings, SettingsError
-
-
-class ModelUnknown(NotFound):
-    """No bundle has this name."""
-
-    code = "model_unknown"
+from service.settings import Settings
 
 
 class ModelUnloaded(Unavailable):
@@ -44,7 +38,7 @@ class Repository:
 
         Raises:
             Invalid: nothing to serve, or no default model.
-            SettingsError: limits for a model that there is not.
+            Invalid: limits for a model that there is not.
             Unavailable: the state folder cannot be read; Invalid: there is no such device.
         """
         settings = self._settings
@@ -52,7 +46,9 @@ class Repository:
         there = f"{settings.models_dir}, which has {', '.join(folders)}"
         for name in settings.model_limits:
             if name not in folders:
-                raise SettingsError(f"model_limits: there is no model {name!r} in {there}")
+                raise Invalid(
+                    f"model_limits: there is no model {name!r} in {there}", code="settings_invalid"
+                )
         if settings.default_model not in folders:
             raise _no_models(
                 f"the default model {settings.default_model!r} is not in {there}; "
@@ -79,7 +75,7 @@ class Repository:
         """The model called `name`, or the default one.
 
         Raises:
-            ModelUnknown: there is none.
+            NotFound: there is none.
             FendError: with the code for which its bundle was refused.
         """
         name = name or self._settings.default_model
@@ -99,10 +95,13 @@ class Repository:
         """The model called `name`, serving or refused.
 
         Raises:
-            ModelUnknown: there is none.
+            NotFound: there is none.
         """
         if name not in self._models:
-            raise ModelUnknown(f"no model {name!r}; there are: {', '.join(sorted(self._models))}")
+            raise NotFound(
+                f"no model {name!r}; there are: {', '.join(sorted(self._models))}",
+                code="model_unknown",
+            )
         return self._models[name]
 
     def serving(self) -> dict[str, ServingModel]:
@@ -117,7 +116,7 @@ class Repository:
         """Where this version of a model is on disk; reads manifests.
 
         Raises:
-            ModelUnknown, VersionUnknown.
+            NotFound, VersionUnknown.
         """
         self.entry(name)
         return find_version(self._settings.models_dir / name, version)

@@ -41,7 +41,7 @@ class Swaps:
         before has finished what it had admitted.
 
         Raises:
-            ModelUnknown, VersionUnknown.
+            NotFound, VersionUnknown.
             Conflict: it does not work; nothing has changed.
             StateUnavailable: the decision cannot be kept; nothing has changed.
         """
@@ -87,7 +87,7 @@ class Swaps:
         """Stop serving a model, also after a restart, until a version of it is activated.
 
         Raises:
-            ModelUnknown, StateUnavailable.
+            NotFound, StateUnavailable.
         """
         async with self._changing:
             await self._repository.look_for_new()

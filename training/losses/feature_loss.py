@@ -130,7 +130,7 @@ def feature_loss(
     TORCH_COMPILE_DISABLE=1, torch's own switch, turns compiling off.
 
     Raises:
-        LossNetworkError: the loss network is not available.
+        Invalid: the loss network is not available.
         RecipeError: the classifier has no features to compare.
     """
     network = _feature_network(section, classifier, data_dir)

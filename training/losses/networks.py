@@ -26,12 +26,6 @@ CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 NetworkName = Literal["vgg16-imagenet", "vgg16-cifar10", "vgg16-voc", "squeezenet-imagenet"]
 
 
-class LossNetworkError(Invalid):
-    """The loss network, or one of its layers, is not available."""
-
-    code = "loss_network_unavailable"
-
-
 @dataclass(frozen=True)
 class Source:
     """The file of a loss network's weights, and the layers that each tap profile names."""
@@ -94,7 +88,10 @@ class LossNetwork(nn.Module):
         unknown = sorted(set(taps) - set(names))
         if unknown:
             known = ", ".join(name for name in names if name.startswith(("relu", "pool", "fire")))
-            raise LossNetworkError(f"no layer {', '.join(unknown)} to tap; there are: {known}")
+            raise Invalid(
+                f"no layer {', '.join(unknown)} to tap; there are: {known}",
+                code="loss_network_unavailable",
+            )
         self.mean: Tensor
         self.std: Tensor
         self.taps = tuple(taps)
@@ -152,11 +149,14 @@ def load_loss_network(
     neither place.
 
     Raises:
-        LossNetworkError: the name, profile or layer is unknown, or the file is missing or not the
+        Invalid: the name, profile or layer is unknown, or the file is missing or not the
             published one.
     """
     if name not in SOURCES:
-        raise LossNetworkError(f"no loss network {name!r}; there are: {', '.join(SOURCES)}")
+        raise Invalid(
+            f"no loss network {name!r}; there are: {', '.join(SOURCES)}",
+            code="loss_network_unavailable",
+        )
     source = SOURCES[name]
     chosen = _resolve_taps(name, source, taps)
     state = _weights(name, source, data_dir, file)
@@ -171,7 +171,9 @@ def _resolve_taps(name: str, source: Source, taps: str | Sequence[str]) -> tuple
         return tuple(taps)
     if taps not in source.taps:
         known = ", ".join(source.taps)
-        raise LossNetworkError(f"{name} has no tap profile {taps!r}; it has: {known}")
+        raise Invalid(
+            f"{name} has no tap profile {taps!r}; it has: {known}", code="loss_network_unavailable"
+        )
     return source.taps[taps]
 
 
@@ -182,14 +184,18 @@ def _weights(
     if path is None or not path.is_file():
         if name == "vgg16-imagenet" and file is None:
             return _download_vgg16()
-        raise LossNetworkError(
+        raise Invalid(
             f"the weights of {name} are not at {path}: put {source.file} into "
-            "FEND_DATA_DIR/loss-networks, or choose another loss network"
+            "FEND_DATA_DIR/loss-networks, or choose another loss network",
+            code="loss_network_unavailable",
         )
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     if not digest.startswith(source.sha256):
-        raise LossNetworkError(f"{path} is not the published file: its sha256 is {digest}")
+        raise Invalid(
+            f"{path} is not the published file: its sha256 is {digest}",
+            code="loss_network_unavailable",
+        )
     if path.suffix == ".safetensors":
         return {key: value.float() for key, value in load(data).items()}
     state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
@@ -202,9 +208,10 @@ def _download_vgg16() -> dict[str, Tensor]:
     try:
         state = VGG16_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True, progress=True)
     except (OSError, RuntimeError) as error:
-        raise LossNetworkError(
+        raise Invalid(
             "vgg16-imagenet could not be downloaded: put vgg16-397923af.pth into "
-            "FEND_DATA_DIR/loss-networks, or choose another loss network"
+            "FEND_DATA_DIR/loss-networks, or choose another loss network",
+            code="loss_network_unavailable",
         ) from error
     return _features_only(dict(state))
 

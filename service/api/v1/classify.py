@@ -92,7 +92,7 @@ def labels_wanted(request: Request, model: str | None, top_k: int | None) -> int
     """How many labels the answer lists.
 
     Raises:
-        ModelUnknown, Unavailable, Invalid.
+        NotFound, Unavailable, Invalid.
     """
     classes = len(services(request).repository.get(model).bundle.labels)
     if top_k is not None and top_k > classes:

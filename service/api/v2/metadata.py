@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 
 import fend
-from service.api.health import Draining, NotReady
+from fend.errors import NotFound, Unavailable
 from service.api.services import services
 from service.api.v2.outputs import outputs
 from service.api.v2.pictures import inputs
@@ -15,7 +15,6 @@ from service.api.v2.protocol import (
     ServerReady,
     error_docs,
 )
-from service.inference.repository import ModelUnknown
 from service.inference.serving_model import ServingModel
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_repository"]
@@ -78,14 +77,15 @@ def model_of(request: Request, name: str, version: str | None) -> ServingModel:
     """The model of that name, when it has that version.
 
     Raises:
-        ModelUnknown: there is none.
+        NotFound: there is none.
         FendError: with the code for which its bundle was refused.
     """
     repository = services(request).repository
     model = repository.get(name)
     if version is not None and version != model.manifest.version:
-        raise ModelUnknown(
-            f"model {name!r} has no version {version[:100]!r}; it has {model.manifest.version}"
+        raise NotFound(
+            f"model {name!r} has no version {version[:100]!r}; it has {model.manifest.version}",
+            code="model_unknown",
         )
     return model
 
@@ -93,9 +93,9 @@ def model_of(request: Request, name: str, version: str | None) -> ServingModel:
 def _ready(request: Request, model: ServingModel) -> ModelReady:
     name = model.manifest.name
     if services(request).lifecycle.draining:
-        raise Draining("the service is about to stop; send requests elsewhere")
+        raise Unavailable("the service is about to stop; send requests elsewhere", code="draining")
     if not model.batcher.alive:
-        raise NotReady(f"the queue of model {name!r} has ended")
+        raise Unavailable(f"the queue of model {name!r} has ended", code="not_ready")
     return ModelReady(name=name, ready=True)
 
 

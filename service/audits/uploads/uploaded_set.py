@@ -18,12 +18,6 @@ _IMAGES = "images.npz"
 _SUMMARY = "summary.json"
 
 
-class UploadUnknown(NotFound):
-    """No uploaded data set has this id."""
-
-    code = "upload_unknown"
-
-
 class SetSummary(BaseModel, frozen=True, extra="forbid"):
     """What there is to know of an uploaded data set."""
 
@@ -50,12 +44,13 @@ class UploadedSet:
 
     @classmethod
     def read(cls, folder: Path) -> "UploadedSet":
-        """The set in `folder`; raises UploadUnknown, Invalid."""
+        """The set in `folder`; raises NotFound, Invalid."""
         try:
             text = (folder / _SUMMARY).read_bytes()
         except OSError as error:
-            raise UploadUnknown(
-                f"there is no uploaded data set {folder.name}; GET /v1/admin/datasets lists them"
+            raise NotFound(
+                f"there is no uploaded data set {folder.name}; GET /v1/admin/datasets lists them",
+                code="upload_unknown",
             ) from error
         try:
             return cls(folder, SetSummary.model_validate_json(text))

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from fend.bundles import Manifest
 from fend.datasets import InvalidDatasetError
-from fend.errors import Busy, Conflict, FendError, TooLarge
+from fend.errors import Busy, Conflict, FendError, NotFound, TooLarge
 from fend.files import sync
 from service.audits.uploads.upload_work import (
     FILE,
@@ -34,7 +34,6 @@ from service.audits.uploads.uploaded_set import (
     PREFIX,
     SetSummary,
     UploadedSet,
-    UploadUnknown,
 )
 from service.audits.worker_process import said_by, worker_process
 from service.settings import Settings
@@ -101,26 +100,27 @@ class UploadedSets:
         return await asyncio.to_thread(self._all)
 
     async def get(self, set_id: str) -> UploadedSet:
-        """One set; raises UploadUnknown."""
+        """One set; raises NotFound."""
         return await asyncio.to_thread(UploadedSet.read, self.folder_of(PREFIX + set_id))
 
     async def delete(self, set_id: str) -> None:
         """Delete a set.
 
         Raises:
-            UploadUnknown.
+            NotFound.
             Conflict: a queued or running audit needs it.
         """
         folder = (await self.get(set_id)).folder
         await asyncio.to_thread(self._delete, set_id, folder)
 
     def folder_of(self, dataset: str) -> Path:
-        """Where the set that an audit calls `dataset` is; raises UploadUnknown."""
+        """Where the set that an audit calls `dataset` is; raises NotFound."""
         set_id = dataset.removeprefix(PREFIX)
         if not _ID.fullmatch(set_id):
-            raise UploadUnknown(
+            raise NotFound(
                 f"dataset: {dataset!r} is no id of an uploaded data set; "
-                "GET /v1/admin/datasets lists them"
+                "GET /v1/admin/datasets lists them",
+                code="upload_unknown",
             )
         return self._folder / set_id
 

@@ -8,11 +8,11 @@ import sqlalchemy as sa
 
 from fend.attacks import FGSM
 from fend.audit import ROWS, AuditSpec, CleanRow
+from fend.errors import NotFound
 from service.audits import store as store_module
 from service.audits.record import AuditRecord, AuditState
 from service.audits.store import AuditStore
 from service.audits.tally import Tally
-from service.audits.uploads.uploaded_set import UploadUnknown
 from service.state.database import Database
 from service.state.tables import audits
 
@@ -100,7 +100,7 @@ def test_an_audit_of_a_data_set_that_was_deleted_is_not_accepted(
     open_database: OpenDatabase,
 ) -> None:
     store = AuditStore(open_database())
-    with pytest.raises(UploadUnknown):
+    with pytest.raises(NotFound):
         store.add(record("a", dataset="upload:0123456789abcdef"), None)
     assert store.newest(9) == []
 

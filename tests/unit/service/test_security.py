@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from fend.errors import Busy
+from fend.errors import Busy, Invalid
 from service.api.security import (
     MAX_ADDRESSES,
     MAX_FAILURES,
@@ -16,7 +16,7 @@ from service.api.security import (
     read_access,
 )
 from service.key_cli import key as key_command
-from service.settings import Settings, SettingsError
+from service.settings import Settings
 
 
 def test_the_admin_token_is_generated_read_or_refused(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_the_admin_token_is_generated_read_or_refused(tmp_path: Path) -> None:
         Settings(inference_key=""),
         Settings(inference_key="a", inference_key_file=file),
     ):
-        with pytest.raises(SettingsError):
+        with pytest.raises(Invalid):
             read_access(bad)
 
 

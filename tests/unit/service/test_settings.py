@@ -8,12 +8,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from fend.errors import Invalid
 from service.cli import serve
 from service.settings import (
     OTHER_VARIABLES,
     Limits,
     Settings,
-    SettingsError,
     read_settings,
     unknown_variables,
 )
@@ -51,7 +51,7 @@ def test_flags_win_over_the_environment_which_wins_over_defaults(
     ],
 )
 def test_a_bad_setting_is_named(flags: dict[str, Any], named: str) -> None:
-    with pytest.raises(SettingsError, match=named):
+    with pytest.raises(Invalid, match=named):
         read_settings(flags)
 
 

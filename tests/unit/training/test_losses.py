@@ -9,10 +9,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from fend.errors import Invalid
 from training.losses import networks
 from training.losses.cache import FeatureCache
 from training.losses.feature_loss import FeatureLoss
-from training.losses.networks import LossNetworkError, Source, load_loss_network
+from training.losses.networks import Source, load_loss_network
 
 WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 POSITIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
@@ -183,12 +184,12 @@ def test_cached_features_equal_computed_ones(data_dir) -> None:
     ],
 )
 def test_what_is_not_to_be_had_is_said(data_dir, name, taps, said) -> None:
-    with pytest.raises(LossNetworkError, match=said):
+    with pytest.raises(Invalid, match=said):
         load_loss_network(name, taps, data_dir)
 
 
 def test_another_file_than_the_published_one_is_refused(data_dir, tmp_path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file({"0.weight": torch.zeros(1)}, path)
-    with pytest.raises(LossNetworkError, match="sha256"):
+    with pytest.raises(Invalid, match="sha256"):
         load_loss_network("vgg16-cifar10", "text", data_dir, file=path)
