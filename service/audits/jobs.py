@@ -2,9 +2,9 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from fend.audit import (
     AuditSpec,
@@ -29,8 +29,6 @@ from service.settings import Settings
 from service.state.database import Database
 
 LIST_LIMIT = 200
-
-_T = TypeVar("_T")
 
 
 class AuditUnknown(NotFound):
@@ -83,7 +81,7 @@ class AuditJobs:
             self._settings, self._repository, self.uploads, self._database, self._store,
             self._metrics, self.changes, self._own,
         )  # fmt: skip
-        await self._in_thread(self._runner.apply_retention, datetime.now(UTC))
+        await asyncio.to_thread(self._runner.apply_retention, datetime.now(UTC))
         for model in self._repository.serving():
             last = await self.last_succeeded(model)
             if last is not None:
@@ -96,7 +94,7 @@ class AuditJobs:
 
     async def trouble(self) -> str | None:
         """Why audits cannot be kept just now; None: nothing is known to be wrong."""
-        await self._in_thread(self._database.look_again)
+        await asyncio.to_thread(self._database.look_again)
         return self._database.trouble
 
     def spec_of(self, body: Mapping[str, Any]) -> AuditSpec:
@@ -118,7 +116,7 @@ class AuditJobs:
             StateUnavailable: it cannot be kept.
         """
         if idempotency_key is not None:
-            known = await self._in_thread(self._store.by_idempotency_key, idempotency_key)
+            known = await asyncio.to_thread(self._store.by_idempotency_key, idempotency_key)
             if known is not None:
                 return _same_request(known, spec)
         model = self._repository.get(spec.model)
@@ -136,7 +134,7 @@ class AuditJobs:
             done=0,
             created_at=datetime.now(UTC),
         )
-        if not await self._in_thread(self._store.add, record, idempotency_key):
+        if not await asyncio.to_thread(self._store.add, record, idempotency_key):
             return await self.submit(spec, idempotency_key)  # the same request came twice at once
         self._metrics.audits.labels(AuditState.QUEUED).inc()
         self._runner.wake()
@@ -155,11 +153,11 @@ class AuditJobs:
 
     async def newest(self) -> list[AuditRecord]:
         """The last audits, newest first."""
-        return await self._in_thread(self._store.newest, LIST_LIMIT)
+        return await asyncio.to_thread(self._store.newest, LIST_LIMIT)
 
     async def get(self, audit_id: str) -> AuditRecord:
         """One audit; raises AuditUnknown."""
-        record = await self._in_thread(self._store.get, audit_id)
+        record = await asyncio.to_thread(self._store.get, audit_id)
         if record is None:
             raise AuditUnknown(f"no audit has the id {audit_id!r}; GET /v1/admin/audits lists them")
         return record
@@ -198,17 +196,17 @@ class AuditJobs:
 
     async def result(self, record: AuditRecord) -> Report | None:
         """The report of a finished audit, or of the shards so far; None before the first."""
-        finished = await self._in_thread(self._store.result, record.id)
+        finished = await asyncio.to_thread(self._store.result, record.id)
         if finished is not None or record.done == 0 or not record.rows_kept:
             return finished
         if self._partial is None or self._partial[:2] != (record.id, record.done):
-            report = await self._in_thread(self._runner.build, record)
+            report = await asyncio.to_thread(self._runner.build, record)
             self._partial = (record.id, record.done, report)
         return self._partial[2]
 
     async def report(self, record: AuditRecord) -> Report:
         """The report of a finished audit; raises Conflict."""
-        finished = await self._in_thread(self._store.result, record.id)
+        finished = await asyncio.to_thread(self._store.result, record.id)
         if finished is not None:
             return finished
         if record.state is AuditState.SUCCEEDED:
@@ -234,16 +232,13 @@ class AuditJobs:
 
     async def shards(self, audit_id: str, first: int) -> list[FinishedShard]:
         """The finished shards from number `first` on."""
-        return await self._in_thread(self._store.shards, audit_id, first)
+        return await asyncio.to_thread(self._store.shards, audit_id, first)
 
     async def last_succeeded(self, model: str) -> tuple[AuditRecord, Report] | None:
         """The last audit of a model that succeeded, with its report."""
-        record = await self._in_thread(self._store.last_succeeded, model)
-        report = None if record is None else await self._in_thread(self._store.result, record.id)
+        record = await asyncio.to_thread(self._store.last_succeeded, model)
+        report = None if record is None else await asyncio.to_thread(self._store.result, record.id)
         return None if record is None or report is None else (record, report)
-
-    async def _in_thread(self, function: Callable[..., _T], *arguments: object) -> _T:
-        return await asyncio.to_thread(function, *arguments)
 
 
 def _same_request(known: AuditRecord, spec: AuditSpec) -> AuditRecord:

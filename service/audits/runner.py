@@ -4,11 +4,9 @@ import asyncio
 import functools
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
 import structlog
 
@@ -49,8 +47,6 @@ _OPENS = Waiting(
 _ASKS = Waiting(
     WaitingFor.ANSWERS, "all images are attacked; this service is asked for its own answers"
 )
-
-_T = TypeVar("_T")
 
 
 @dataclass
@@ -181,7 +177,7 @@ class AuditRunner:
         while True:
             self._wake.clear()
             try:
-                record = await self._in_thread(self._store.claim, datetime.now(UTC))
+                record = await asyncio.to_thread(self._store.claim, datetime.now(UTC))
                 if record is None:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._wake.wait(), POLL_S)
@@ -191,7 +187,7 @@ class AuditRunner:
                 structlog.get_logger().error("audits wait for the disk", reason=str(error))
                 await asyncio.sleep(RETRY_DELAY_S)
                 # Attacking again what cannot be kept would only take processor time.
-                while not await self._in_thread(self._database.look_again):
+                while not await asyncio.to_thread(self._database.look_again):
                     await asyncio.sleep(RETRY_DELAY_S)
                 structlog.get_logger().info("audits go on: there is room on the disk")
 
@@ -210,7 +206,7 @@ class AuditRunner:
             task.cancel()
             await asyncio.wait([task, lease])
             with suppress(StateUnavailable):
-                await self._in_thread(self._store.release, record.id)
+                await asyncio.to_thread(self._store.release, record.id)
         if not task.cancelled():
             task.result()
 
@@ -219,7 +215,7 @@ class AuditRunner:
             await asyncio.sleep(HEARTBEAT_S)
             self._look_at_worker()
             with suppress(StateUnavailable):  # whoever wants the audit finds the same trouble
-                if not await self._in_thread(self._store.renew, audit_id):
+                if not await asyncio.to_thread(self._store.renew, audit_id):
                     task.cancel()
 
     def _look_at_worker(self) -> None:
@@ -240,7 +236,7 @@ class AuditRunner:
         try:
             await self._execute(record)
             await self._compare_with_served(record)
-            report = await self._in_thread(self.build, record)
+            report = await asyncio.to_thread(self.build, record)
         except StateUnavailable:
             raise  # the disk's trouble, not the audit's: tried again later
         except FendError as error:
@@ -268,9 +264,9 @@ class AuditRunner:
 
         async def on_source(source: Source) -> None:
             run.waiting = None
-            before = await self._in_thread(self._store.source, record.id)
+            before = await asyncio.to_thread(self._store.source, record.id)
             if before is None:
-                await self._in_thread(self._store.set_source, record.id, source)
+                await asyncio.to_thread(self._store.set_source, record.id, source)
             elif before != source:
                 raise Conflict(
                     "the audit was interrupted and cannot go on with another "
@@ -279,7 +275,7 @@ class AuditRunner:
                 )
 
         async def on_shard(shard: ShardDone) -> None:
-            await self._in_thread(
+            await asyncio.to_thread(
                 self._store.add_shard,
                 record.id, shard.number, shard.images, shard.tally, shard.rows, datetime.now(UTC),
             )  # fmt: skip
@@ -287,14 +283,14 @@ class AuditRunner:
             await self._changes.announce()
 
         async def on_death() -> None:
-            await self._in_thread(self._store.add_worker_death, record.id)
+            await asyncio.to_thread(self._store.add_worker_death, record.id)
             self._metrics.audit_worker_deaths.inc()
 
         settings, spec = self._settings, record.spec
         task = Task(
             spec=spec,
             model_version=record.model_version,
-            bundle_dir=await self._in_thread(
+            bundle_dir=await asyncio.to_thread(
                 self._repository.folder_of, spec.model, record.model_version
             ),
             models_dir=settings.models_dir,
@@ -305,7 +301,7 @@ class AuditRunner:
             ),
             device=str(pick_device(settings.device)),
             priority=settings.worker_priority,
-            first_shard=await self._in_thread(self._store.finished_shards, record.id),
+            first_shard=await asyncio.to_thread(self._store.finished_shards, record.id),
         )
         await execute(task, on_start, on_source, on_shard, on_death)
         run.pid, run.share = None, 1.0
@@ -317,7 +313,7 @@ class AuditRunner:
         """
         if self._own is None:
             return
-        pictures = await self._in_thread(
+        pictures = await asyncio.to_thread(
             lambda: pictures_to_send(record.spec, self._store.rows(record.id))
         )
         if not pictures:
@@ -326,7 +322,7 @@ class AuditRunner:
             self._running.waiting = _ASKS
         stop = threading.Event()
         try:
-            rows = await self._in_thread(
+            rows = await asyncio.to_thread(
                 served_rows, self._own, record.spec, record.model_version, pictures, stop
             )
         except ServiceSilent as error:
@@ -336,9 +332,9 @@ class AuditRunner:
             return
         finally:
             stop.set()
-        number = await self._in_thread(self._store.finished_shards, record.id)
+        number = await asyncio.to_thread(self._store.finished_shards, record.id)
         text = ROWS.dump_json(rows).decode()
-        await self._in_thread(
+        await asyncio.to_thread(
             self._store.add_shard, record.id, number, 0, Tally(), text, datetime.now(UTC)
         )
 
@@ -358,12 +354,12 @@ class AuditRunner:
         result: Report | None = None,
     ) -> bool:
         now = datetime.now(UTC)
-        record = await self._in_thread(self._store.get, audit_id)
+        record = await asyncio.to_thread(self._store.get, audit_id)
         started_at = None if record is None else self._started_at(record, now)
         write = functools.partial(
             self._store.end, started_at=started_at, error=error, result=result
         )
-        if not await self._in_thread(write, audit_id, state, now):
+        if not await asyncio.to_thread(write, audit_id, state, now):
             return False
         run = self._running
         if state is AuditState.CANCELLED and run is not None and run.audit_id == audit_id:
@@ -374,7 +370,7 @@ class AuditRunner:
             duration_s = (now - started_at).total_seconds()
             self._metrics.audit_duration.labels(state).observe(duration_s)
         await self._changes.announce()
-        await self._in_thread(self.apply_retention, now)
+        await asyncio.to_thread(self.apply_retention, now)
         return True
 
     def _started_at(self, record: AuditRecord, now: datetime) -> datetime | None:
@@ -385,9 +381,6 @@ class AuditRunner:
         if run is not None and run.audit_id == record.id and run.whole:
             return now - timedelta(seconds=time.monotonic() - run.started_s)
         return min(record.started_at, now)
-
-    async def _in_thread(self, function: Callable[..., _T], *arguments: object) -> _T:
-        return await asyncio.to_thread(function, *arguments)
 
 
 def _difference(before: Source, now: Source) -> str:

@@ -1,7 +1,7 @@
 """The routes of audits. The app includes this router behind `require_admin`."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -10,7 +10,6 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, StreamingResponse
 
 from fend.audit import PRESETS, AuditDocument, Timing, to_markdown
 from fend.audit.render.html import CONTENT_POLICY, to_html
-from service.api.accept import preferred
 from service.api.problems import problem_docs
 from service.api.services import services
 from service.api.v1.audit_schemas import AuditDetail, AuditList, AuditSummary, detail, summary
@@ -202,3 +201,40 @@ def _timing(record: AuditRecord) -> Timing:
         finished_at=record.finished_at,
         wall_time_s=(record.finished_at - record.started_at).total_seconds(),
     )
+
+
+def preferred(accept: str, offers: Sequence[str]) -> str | None:
+    """The media type of `offers` that `accept` (RFC 9110, 12.5.1) ranks highest; at equal rank the
+    first.
+
+    None when it names none of them, not even by a wildcard.
+    """
+    ranges = [_parse(item) for item in accept.split(",")]
+    best, best_quality = None, 0.0
+    for offer in offers:
+        quality = _quality(offer, ranges)
+        if quality > best_quality:
+            best, best_quality = offer, quality
+    return best
+
+
+def _quality(offer: str, ranges: list[tuple[str, float]]) -> float:
+    """That of the most specific range that fits."""
+    for pattern in (offer, f"{offer.partition('/')[0]}/*", "*/*"):
+        for media_range, quality in ranges:
+            if media_range == pattern:
+                return quality
+    return 0.0
+
+
+def _parse(item: str) -> tuple[str, float]:
+    media_range, *parameters = (part.strip().lower() for part in item.split(";"))
+    quality = 1.0
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                quality = float(value)
+            except ValueError:
+                quality = 0.0
+    return media_range, quality

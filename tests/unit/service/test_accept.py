@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.api.accept import preferred
+from service.api.v1.audits import preferred
 
 OFFERS = ("application/json", "text/html", "text/markdown")
 FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.inference.latency import LatencyModel
+from service.inference.batcher import LatencyModel
 
 
 def learnt(*batches: tuple[int, float]) -> LatencyModel:
