@@ -258,7 +258,8 @@ def test_a_stopped_audit_goes_on_where_it_was(
     (tmp_path / "elsewhere").mkdir()
     for folder in (".fend/audits", "elsewhere"):
         rows = f"{folder.replace('/', '-')}.jsonl"
-        assert fend(monkeypatch, *command, "--work-dir", folder, "--rows", rows) == 0
+        kept_in = ("--work-dir", folder, "--workers", 1, "--rows", rows)
+        assert fend(monkeypatch, *command, *kept_in) == 0
         assert ("were done before" in capsys.readouterr().err) is (folder != "elsewhere")
         assert not list((tmp_path / folder).iterdir())
     assert (tmp_path / ".fend-audits.jsonl").read_bytes() == (
