@@ -132,7 +132,7 @@ class Settings(BaseSettings):
 
     worker_priority: Priority = "low"
     """Of the processes that attack models, and of the thread that certifies answers. low: on a busy
-    machine an audit gets a third of a core, a certificate a tenth; normal: they compete with
+    machine an audit gets half a core, a certificate a tenth; normal: they compete with
     serving as equals. Processor time that nothing else wants is theirs either way."""
 
     max_dataset_bytes: int = Field(default=256 * 1024 * 1024, ge=1)

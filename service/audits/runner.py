@@ -37,7 +37,7 @@ POLL_S = 5.0
 HEARTBEAT_S = 5.0
 """Seconds between renewals of the lease of the audit that runs."""
 
-BUSY_SHARE = 0.6
+BUSY_SHARE = 0.75
 """Below this share of the processor time that it could use, an audit is said to wait for it."""
 
 _OPENS = Waiting(

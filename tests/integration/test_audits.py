@@ -263,7 +263,7 @@ def test_a_worker_steps_back_and_an_audit_says_why_it_is_slow(
         assert audits.get(next_id)["reason"] == "queued behind another audit"
         worker = audits.worker()
         wait_until(lambda: os.sched_getscheduler(worker) == os.SCHED_BATCH)
-        assert os.getpriority(os.PRIO_PROCESS, worker) == 3
+        assert os.getpriority(os.PRIO_PROCESS, worker) == 1
         assert audits.get(audit_id)["waiting_for"] == "inputs"
         cores = {min(os.sched_getaffinity(0))}
         with ExitStack() as stack:
