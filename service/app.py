@@ -28,6 +28,7 @@ from service.api.security import (
 from service.api.services import Services, services_of
 from service.api.v1 import (
     admin_models,
+    attacks,
     audit_events,
     audits,
     classify,
@@ -40,6 +41,7 @@ from service.api.v2 import infer, metadata, repository
 from service.api.v2.protocol import HEADER_LENGTH, InferRequest, error_docs
 from service.audits.jobs import AuditJobs
 from service.audits.served_check import OwnService
+from service.inference.attacker import Attacker
 from service.inference.certifier import Certifier
 from service.inference.choices import Choices
 from service.inference.repository import Repository
@@ -94,7 +96,7 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
     for spoken in (infer, metadata, repository):
         app.include_router(spoken.router, dependencies=key, responses=error_docs(401, 408, 429))
     for guarded in (
-        admin_models.router, audits.router, audit_events.router, datasets.router,
+        admin_models.router, attacks.router, audits.router, audit_events.router, datasets.router,
         repository.changes,
     ):  # fmt: skip
         app.include_router(guarded, dependencies=[Depends(require_admin)])
@@ -110,6 +112,7 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
         max_body_bytes={
             # The form around the file takes a little too.
             datasets.PATH: settings.max_dataset_bytes + 64 * 1024,
+            attacks.PATH: settings.max_body_bytes,
             "/v1/admin/": MAX_SPEC_BYTES,
             "/v2/repository/": MAX_SPEC_BYTES,
             "/": settings.max_body_bytes,
@@ -157,6 +160,7 @@ def _services(settings: Settings, base_url: str | None) -> Services:
         repository=repository,
         swaps=Swaps(settings, repository, loader, choices, metrics),
         certifier=Certifier(settings, metrics),
+        attacker=Attacker(settings, metrics),
         answering=Answering(settings, repository, metrics, traces),
         audits=audits,
         readiness=Readiness(repository, lifecycle, audits),
@@ -180,6 +184,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await made.repository.close()
         await asyncio.to_thread(made.database.close)
         await made.certifier.close()
+        await made.attacker.close()
         made.answering.close()
         await asyncio.to_thread(made.traces.close)
 

@@ -71,7 +71,8 @@ class Answering:
         self._compute = cache(metrics.inference_compute.labels)
         self._traces = traces
         self._max_request_images = settings.max_request_images
-        self._limits = DecodeLimits(settings.max_body_bytes, settings.max_pixels)
+        self.limits = DecodeLimits(settings.max_body_bytes, settings.max_pixels)
+        """Largest pictures that are decoded."""
 
     def close(self) -> None:
         """End the decode threads."""
@@ -158,7 +159,7 @@ class Answering:
         with self._traces.span("decode"):
             try:
                 async with asyncio.timeout(deadline_s - started_s):
-                    picture = await self.off_loop(model, "decode", lambda: read(spec, self._limits))
+                    picture = await self.off_loop(model, "decode", lambda: read(spec, self.limits))
             except TimeoutError as error:
                 raise DeadlineExceeded(deadline_s - started_s) from error
         decoded_s = time.monotonic()

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from service.api.health import Readiness
     from service.api.security import Access, FailedLogins
     from service.audits.jobs import AuditJobs
+    from service.inference.attacker import Attacker
     from service.inference.certifier import Certifier
     from service.inference.repository import Repository
     from service.inference.serving_model import ModelLoader
@@ -36,6 +37,7 @@ class Services:
     repository: "Repository"
     swaps: "Swaps"
     certifier: "Certifier"
+    attacker: "Attacker"
     answering: "Answering"
     audits: "AuditJobs"
     readiness: "Readiness"
