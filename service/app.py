@@ -12,7 +12,7 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from pydantic.json_schema import models_json_schema
 
 import fend
-from service.api import console, health
+from service.api import health
 from service.api.answering import Answering
 from service.api.health import Readiness
 from service.api.middleware import QUIET_ROUTES, Overload, Prefix, RequestLimits
@@ -41,6 +41,7 @@ from service.api.v2 import infer, metadata, repository
 from service.api.v2.protocol import HEADER_LENGTH, InferRequest, error_docs
 from service.audits.jobs import AuditJobs
 from service.audits.served_check import OwnService
+from service.console.page import add_page
 from service.inference.attacker import Attacker
 from service.inference.certifier import Certifier
 from service.inference.choices import Choices
@@ -100,8 +101,9 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
         repository.changes,
     ):  # fmt: skip
         app.include_router(guarded, dependencies=[Depends(require_admin)])
-    for public in (health.router, console.router, metadata.probes):
+    for public in (health.router, metadata.probes):
         app.include_router(public)
+    add_page(app)
     add_problem_handlers(app)
     if settings.allowed_hosts:
         hosts = [*settings.allowed_hosts, "localhost", "127.0.0.1", "[::1]"]

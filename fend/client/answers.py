@@ -115,6 +115,10 @@ class Classification(_Answer):
         default=None,
         description="With include=denoised: the cleaned image as a data URL of a PNG.",
     )
+    seen: str | None = Field(
+        default=None,
+        description="With include=seen: the image as the denoiser gets it, resized and prepared.",
+    )
     certified: Certified | None = Field(
         default=None, description="With certify=true: up to where the answer provably holds."
     )
@@ -132,6 +136,7 @@ def classification(
     top_k: int,
     denoised: str | None = None,
     certified: Certified | None = None,
+    seen: str | None = None,
 ) -> Classification:
     """The answer of the bundle of `manifest`, whose classes both probabilities are of, in order."""
     labels, threshold = manifest.content.labels, manifest.content.suspicion.threshold
@@ -155,4 +160,5 @@ def classification(
         input=report,
         denoised=denoised,
         certified=certified,
+        seen=seen,
     )

@@ -40,8 +40,8 @@ class Attacked:
     clean: Look
     after: Look
     along: list[Look]
-    """The answers while it worked, oldest first. The last one may differ from `after`: an attack may
-    return an earlier image."""
+    """The answers while it worked, oldest first. The last one may differ from `after`: an attack
+    may return an earlier image."""
     label: int
     """The class that the attack drives away from."""
     image: Tensor

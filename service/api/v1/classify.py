@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -27,7 +28,7 @@ TopK = Annotated[
     int | None, Query(ge=1, description="How many labels to list, at most the model's.")
 ]
 Include = Annotated[
-    list[Literal["denoised"]] | None, Query(description="What to add to the answer.")
+    list[Literal["denoised", "seen"]] | None, Query(description="What to add to the answer.")
 ]
 Certify = Annotated[
     bool,
@@ -59,9 +60,7 @@ async def classify(
         answered, certified = await _certified(request, answering, model)
     else:
         answered = await answering.answer(request, model)
-    answer = await classified(
-        answering, answered, wanted, denoised=bool(include), certified=certified
-    )
+    answer = await classified(answering, answered, wanted, include or [], certified)
     return json_response(answer, [answered])
 
 
@@ -107,15 +106,17 @@ async def classified(
     answering: Answering,
     answered: Answered,
     top_k: int,
-    *,
-    denoised: bool,
+    include: Sequence[str] = (),
     certified: Certified | None = None,
 ) -> Classification:
-    """What is sent for an answer, with the cleaned image where that is wanted."""
-    model, answer, picture = answered.model, answered.answer, None
-    if denoised:
-        png = await answering.off_loop(model, "encode", lambda: encode_png(answer.denoised))
-        picture = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    """What is sent for an answer, with the pictures that `include` names."""
+    model, answer = answered.model, answered.answer
+    pictures = {"denoised": answer.denoised, "seen": answered.picture.pixels}
+    urls: dict[str, str] = {}
+    for name in dict.fromkeys(include):
+        pixels = pictures[name]
+        png = await answering.off_loop(model, "encode", partial(encode_png, pixels))
+        urls[name] = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return classification(
         model.manifest,
         answer.probabilities,
@@ -123,6 +124,7 @@ async def classified(
         answer.suspicion,
         answered.picture.report,
         top_k,
-        picture,
+        urls.get("denoised"),
         certified,
+        urls.get("seen"),
     )

@@ -53,7 +53,7 @@ async def classify_batch(
     async def outcome(answered: Answered | FendError) -> Outcome:
         if isinstance(answered, FendError):
             return Outcome(problem=part_problem(request.scope, answered))
-        result = await classified(answering, answered, wanted, denoised=bool(include))
+        result = await classified(answering, answered, wanted, include or [])
         return Outcome(result=result)
 
     answers = await answering.answer_all(request, model)

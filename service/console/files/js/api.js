@@ -16,7 +16,7 @@ export function address(path) { return new URL(path, base); }
 
 export async function ask(path, { method = "GET", body, headers = {}, query = {}, signal, raw = false, admin = false } = {}) {
   const url = address(path);
-  for (const [name, value] of Object.entries(query)) if (value !== null && value !== undefined && value !== "") url.searchParams.set(name, value);
+  for (const [name, given] of Object.entries(query)) for (const value of [given].flat()) if (value !== null && value !== undefined && value !== "") url.searchParams.append(name, value);
   for (let wrong = false; ;) {
     if (admin && key === null) await askForKey(wrong);
     const response = await fetch(url, { method, body, signal, headers: { ...headers, ...(key === null ? {} : { Authorization: `Bearer ${key}` }) } });

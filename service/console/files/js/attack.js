@@ -28,13 +28,14 @@ export function attackCard(picture, answer, state, explain) {
     run.disabled = again.disabled = true;
     stop.disabled = false;
     const query = { model: state.model.name, attack: kind.value, epsilon: written(), steps: steps.value, knowledge: knowledge.value, label: answer.label };
+    let last = null;
     const points = [], place = el("div", {});
     show(result, el("p", {}, words.working), place);
     try {
       const response = await ask("v1/admin/attacks", { method: "POST", admin: true, raw: true, body: picture, query, signal: mine.signal, headers: { "Content-Type": picture.type || "application/octet-stream", Accept: "text/event-stream" } });
       for await (const { name, data } of events(response)) {
         if (name === "problem") throw Object.assign(new Error(data.detail), { status: data.status });
-        if (name === "end") { show(result, outcome(data, query)); return data; }
+        if (name === "end") { last = data; show(result, outcome(data, query)); continue; }
         points.push(data);
         show(place, curve(answer.label, points));
       }
@@ -44,7 +45,7 @@ export function attackCard(picture, answer, state, explain) {
       run.disabled = again.disabled = false;
       stop.disabled = true;
     }
-    return null;
+    return last;
   }
 
   async function harder() {

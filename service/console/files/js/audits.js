@@ -84,7 +84,7 @@ export function startAudits(section, state, { explain }) {
     const pick = (nth) => el("select", {}, done.map((audit, i) => option(audit.id, name(audit), i === nth)));
     const [first, second, result] = [pick(1), pick(0), el("div", {})];
     const reports = await Promise.all(done.slice(0, 20).map((audit) => ask(`v1/admin/audits/${audit.id}/report`, { admin: true, headers: { Accept: "application/json" } })));
-    const share = ({ result: found }) => found.worst_case?.accuracy ?? found.worst_case?.share ?? found.worst_case;
+    const share = ({ result: found }) => found.worst_case?.accuracy;
     const byTime = reports.map((one, i) => [i, one]).reverse().filter(([, one]) => typeof share(one) === "number");
     async function compare() {
       try {
@@ -104,8 +104,8 @@ export function startAudits(section, state, { explain }) {
 }
 
 function rows(a, b) {
-  const lines = (report) => new Map([["clean", report.clean?.defended], ["worst case", report.worst_case], ...(report.lines ?? []).map((line) => [`${line.name ?? line.attack} (${line.knowledge})`, line.defended ?? line.accuracy])]);
-  const value = (found) => typeof found === "number" ? found : found?.accuracy ?? found?.share ?? null;
+  const lines = (report) => new Map([["clean", report.clean?.defended], ["worst case", report.worst_case], ...(report.lines ?? []).map((line) => [`${line.title} (${line.knowledge})`, line.defended])]);
+  const value = (found) => found?.accuracy ?? null;
   const [left, right] = [lines(a), lines(b)];
   return [...new Set([...left.keys(), ...right.keys()])].map((name) => {
     const [x, y] = [value(left.get(name)), value(right.get(name))], number = (v) => v === null ? "–" : words.percent(v);

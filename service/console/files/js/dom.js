@@ -8,11 +8,11 @@ export function el(name, attributes = {}, ...children) {
     else if (key in element && !svg && key !== "list") element[key] = value;
     else element.setAttribute(key === "className" ? "class" : key, value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 
-export function show(parent, ...children) { parent.replaceChildren(...children.flat().filter(Boolean)); }
+export function show(parent, ...children) { parent.replaceChildren(...children.flat(Infinity).filter(Boolean)); }
 
 export function option(value, text, selected = false) { return el("option", { value, selected }, text); }
 

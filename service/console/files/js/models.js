@@ -29,7 +29,7 @@ export function startModels(section, state, { explain, loadModels }) {
     try {
       const full = await ask(`v1/models/${encodeURIComponent(model.name)}`), last = full.last_audit;
       const versions = el("div", {}, el("button", { type: "button", onclick: () => showVersions(model.name, versions) }, words.versions), " ", el("span", { className: "soft" }, words.needsToken));
-      show(place, el("p", {}, last ? words.lastAudit(words.percent(last.worst_case.share ?? last.worst_case), last.threat.epsilon, last.clean.total ?? "") : words.noAudit),
+      show(place, el("p", {}, last?.worst_case ? words.lastAudit(words.percent(last.worst_case.accuracy), last.threat.epsilon, last.worst_case.n) : words.noAudit),
         full.card && el("div", { className: "rendered" }, markdown(full.card)), versions);
     } catch (error) { show(place, el("p", { className: "bad", role: "alert" }, explain(error))); }
   }

@@ -16,7 +16,7 @@ export function startTry(section, state, { explain }) {
     const { signal } = running, sent = URL.createObjectURL(picture);
     show(result, el("p", { className: "card" }, words.working));
     try {
-      const answer = await ask("v1/classify", { method: "POST", body: picture, headers: { "Content-Type": picture.type || "application/octet-stream" }, query: { model: state.model?.name, include: "denoised" }, signal });
+      const answer = await ask("v1/classify", { method: "POST", body: picture, headers: { "Content-Type": picture.type || "application/octet-stream" }, query: { model: state.model?.name, include: ["denoised", "seen"] }, signal });
       show(result, answerCard(answer, sent, state), attackCard(picture, answer, state, explain));
     } catch (error) {
       const text = explain(error);
@@ -39,13 +39,25 @@ function answerCard(answer, sent, state) {
     el("p", { className: "sentence" }, words.answer(answer.label, words.sure(answer.confidence))),
     outside && el("p", { className: "warn" }, words.outside(knows)),
     !outside && answer.suspicion?.flagged && el("p", { className: "warn" }, words.disagree),
-    el("div", { className: "pictures" }, figure(words.sent, sent), answer.denoised && figure(words.denoised, answer.denoised)),
+    el("div", { className: "pictures" }, figure(words.sent, sent), figure(words.seen, answer.seen), figure(words.denoised, answer.denoised), difference(answer.seen, answer.denoised)),
     bars(answer),
     el("details", {}, el("summary", {}, words.asCurl), copyable(commands(model.name), words)));
 }
 
 export function figure(caption, source) {
   return el("figure", {}, el("img", { src: source, alt: caption }), el("figcaption", {}, caption));
+}
+
+// The denoised picture minus the seen one, on grey, twice as strong.
+function difference(before, after) {
+  const canvas = el("canvas", { role: "img", "aria-label": words.difference }), pen = canvas.getContext("2d");
+  Promise.all([before, after].map((source) => { const image = new Image(); image.src = source; return image.decode().then(() => image); })).then((images) => {
+    Object.assign(canvas, { width: images[0].naturalWidth, height: images[0].naturalHeight });
+    const [a, b] = images.map((image) => { pen.drawImage(image, 0, 0); return pen.getImageData(0, 0, canvas.width, canvas.height); });
+    for (let i = 0; i < a.data.length; i++) if (i % 4 !== 3) a.data[i] = 128 + 2 * (b.data[i] - a.data[i]);
+    pen.putImageData(a, 0, 0);
+  });
+  return el("figure", {}, canvas, el("figcaption", {}, words.difference));
 }
 
 function bars(answer) {
