@@ -38,8 +38,8 @@ POLICY = (
     "img-src 'self' data: blob:; connect-src 'self'; frame-src blob:; "
     "base-uri 'none'; frame-ancestors 'none'; form-action 'none'"
 )
-"""A key is typed here: scripts and requests stay on this origin. Inline styles are Swagger UI's, and
-those of the reports, which the page shows in a frame that inherits this."""
+"""A key is typed here: scripts and requests stay on this origin. Inline styles are Swagger UI's,
+and those of the reports, which the page shows in a frame that inherits this."""
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "Referrer-Policy": "no-referrer",

@@ -5,12 +5,15 @@ import { words } from "./words.js";
 
 export function startAudits(section, state, { explain }) {
   const preset = el("select", {}, Object.entries(words.presets).map(([value, text]) => option(value, text)));
+  const known = el("datalist", { id: "known-datasets" }, ["handwritten-digits", "mnist:test", "gtsrb:test", "cifar10:test"].map((name) => option(name, name)));
   const dataset = el("input", { placeholder: words.presetDefault }), images = el("input", { type: "number", min: 1, placeholder: words.presetDefault });
   const live = el("div", { "aria-live": "polite" }), history = el("div", {}), report = el("div", {}), differ = el("div", {});
   const start = el("button", { type: "button", className: "primary", onclick: begin }, words.start);
   let watched = null, audits = [];
 
   const failed = (place) => (error) => { const text = explain(error); if (text) show(place, el("p", { className: "bad", role: "alert" }, text)); };
+
+  dataset.setAttribute("list", known.id);
 
   async function begin() {
     const spec = { preset: preset.value, model: state.model.name };
@@ -98,7 +101,7 @@ export function startAudits(section, state, { explain }) {
   }
 
   show(section, el("h1", { id: "audits-title" }, words.auditsTitle),
-    el("div", { className: "card" }, el("h2", {}, words.startTitle), el("div", { className: "fields" }, field(words.preset, preset), field(words.dataset, dataset), field(words.images, images)), el("p", { className: "row" }, start, el("span", { className: "soft" }, words.needsToken))),
+    el("div", { className: "card" }, el("h2", {}, words.startTitle), el("div", { className: "fields" }, field(words.preset, preset), field(words.dataset, dataset), known, field(words.images, images)), el("p", { className: "row" }, start, el("span", { className: "soft" }, words.needsToken))),
     live, el("div", { className: "card" }, el("h2", {}, words.history), el("button", { type: "button", onclick: load }, words.open), history), differ, report);
   return {};
 }
