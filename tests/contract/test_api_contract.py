@@ -107,7 +107,7 @@ def test_health_metrics_docs_and_home(app_client: httpx.Client) -> None:
     assert app_client.get("/livez").json() == {"status": "alive"}
     assert app_client.get("/readyz").json() == {"status": "ready"}
     assert app_client.get("/healthz").json() == {"status": "ready"}
-    assert 'href="/docs"' in app_client.get("/").text
+    assert 'href="docs"' in app_client.get("/").text
 
 
 def test_docs_load_nothing_from_elsewhere_and_run_no_script_of_the_page(

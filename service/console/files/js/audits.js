@@ -60,8 +60,8 @@ export function startAudits(section, state, { explain }) {
 
   function table() {
     return el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": words.history }, el("table", {},
-      el("thead", {}, el("tr", {}, [words.started, "Model", words.preset, words.images, words.state, ""].map((text) => el("th", { scope: "col" }, text)))),
-      el("tbody", {}, audits.map((audit) => el("tr", {}, el("td", {}, new Date(audit.created_at).toLocaleString()), el("td", {}, audit.spec.model), el("td", {}, audit.spec.preset ?? audit.preset ?? "–"),
+      el("thead", {}, el("tr", {}, [words.started, words.model, words.dataset, words.images, words.state, words.report].map((text) => el("th", { scope: "col" }, text)))),
+      el("tbody", {}, audits.map((audit) => el("tr", {}, el("td", {}, new Date(audit.created_at).toLocaleString()), el("td", {}, audit.spec.model), el("td", {}, audit.spec.dataset),
         el("td", { className: "number" }, String(audit.progress.total)), el("td", {}, audit.state),
         el("td", {}, audit.state === "succeeded" ? el("button", { type: "button", onclick: () => read(audit.id) }, words.report)
           : ["queued", "running"].includes(audit.state) ? el("button", { type: "button", onclick: () => follow(audit) }, words.live) : null))))));
@@ -102,7 +102,7 @@ export function startAudits(section, state, { explain }) {
 
   show(section, el("h1", { id: "audits-title" }, words.auditsTitle),
     el("div", { className: "card" }, el("h2", {}, words.startTitle), el("div", { className: "fields" }, field(words.preset, preset), field(words.dataset, dataset), known, field(words.images, images)), el("p", { className: "row" }, start, el("span", { className: "soft" }, words.needsToken))),
-    live, el("div", { className: "card" }, el("h2", {}, words.history), el("button", { type: "button", onclick: load }, words.open), history), differ, report);
+    live, el("div", { className: "card" }, el("h2", {}, words.history), el("button", { type: "button", onclick: load }, words.showHistory), history), differ, report);
   return {};
 }
 

@@ -50,7 +50,7 @@ export function figure(caption, source) {
 
 // The denoised picture minus the seen one, on grey, twice as strong.
 function difference(before, after) {
-  const canvas = el("canvas", { role: "img", "aria-label": words.difference }), pen = canvas.getContext("2d");
+  const canvas = el("canvas", { role: "img", "aria-label": words.difference }), pen = canvas.getContext("2d", { willReadFrequently: true });
   Promise.all([before, after].map((source) => { const image = new Image(); image.src = source; return image.decode().then(() => image); })).then((images) => {
     Object.assign(canvas, { width: images[0].naturalWidth, height: images[0].naturalHeight });
     const [a, b] = images.map((image) => { pen.drawImage(image, 0, 0); return pen.getImageData(0, 0, canvas.width, canvas.height); });
