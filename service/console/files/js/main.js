@@ -47,6 +47,7 @@ function route() {
 
 let watching = null;
 function watch() {
+  trouble(words.gone);
   watching ??= setInterval(async () => {
     try {
       await ask("livez");

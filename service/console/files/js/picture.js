@@ -5,7 +5,7 @@ import { words } from "./words.js";
 
 const PX = 280, STEP_PX = 10;
 
-export function picturePicker(state, onPicture) {
+export function picturePicker(state, onPicture, onError) {
   const file = el("input", { type: "file", accept: "image/*", onchange: () => { if (file.files[0]) onPicture(file.files[0]); file.value = ""; } });
   const camera = el("input", { type: "file", accept: "image/*", hidden: true, onchange: () => { if (camera.files[0]) onPicture(camera.files[0]); camera.value = ""; } });
   camera.setAttribute("capture", "environment");
@@ -22,16 +22,16 @@ export function picturePicker(state, onPicture) {
   const element = el("div", {},
     drop, el("p", { className: "row" }, el("button", { type: "button", onclick: () => camera.click() }, words.photograph)), camera,
     samples, pad(onPicture));
-  return { element, modelChanged: () => showSamples(samples, state, onPicture) };
+  return { element, modelChanged: () => showSamples(samples, state, onPicture, onError) };
 }
 
-async function showSamples(place, state, onPicture) {
+async function showSamples(place, state, onPicture, onError) {
   show(place);
   const sets = await fetch(address("page/samples/index.json")).then((response) => response.json()).catch(() => []);
   const set = sets.find(({ labels }) => labels.every((label) => state.model?.labels.includes(label)));
   if (!set) return;
-  const pick = async (name) => onPicture(new File([await (await fetch(address(`page/samples/${name}`))).blob()], name, { type: "image/png" }));
-  show(place, el("h3", {}, words.samples), el("ul", { className: "samples" }, set.files.map((name, i) =>
+  const pick = (name) => fetch(address(`page/samples/${name}`)).then((response) => response.blob()).then((blob) => onPicture(new File([blob], name, { type: "image/png" })), onError);
+  show(place, el("h2", {}, words.samples), el("ul", { className: "samples" }, set.files.map((name, i) =>
     el("li", {}, el("button", { type: "button", "aria-label": words.sample(i + 1), onclick: () => pick(name) },
       el("img", { src: address(`page/samples/${name}`).href, alt: "" }))))));
 }

@@ -8,7 +8,7 @@ import { words } from "./words.js";
 export function startTry(section, state, { explain }) {
   const result = el("div", { "aria-live": "polite" });
   let picture = null, running = null;
-  const picker = picturePicker(state, (chosen) => { picture = chosen; classify(); });
+  const picker = picturePicker(state, (chosen) => { picture = chosen; classify(); }, failed);
 
   async function classify() {
     running?.abort();
@@ -18,10 +18,12 @@ export function startTry(section, state, { explain }) {
     try {
       const answer = await ask("v1/classify", { method: "POST", body: picture, headers: { "Content-Type": picture.type || "application/octet-stream" }, query: { model: state.model?.name, include: ["denoised", "seen"] }, signal });
       show(result, answerCard(answer, sent, state), attackCard(picture, answer, state, explain));
-    } catch (error) {
-      const text = explain(error);
-      if (text) show(result, el("p", { className: "card bad", role: "alert" }, text));
-    }
+    } catch (error) { failed(error); }
+  }
+
+  function failed(error) {
+    const text = explain(error);
+    if (text) show(result, el("p", { className: "card bad", role: "alert" }, text));
   }
 
   show(section, el("h1", { id: "try-title" }, words.tryTitle), el("p", { className: "soft" }, words.tryIntro),
