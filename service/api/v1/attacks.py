@@ -181,7 +181,11 @@ def _threat(epsilon: str | None, served: ServingModel) -> ThreatModel:
         grey = served.manifest.content.input.channels == 1
         return ThreatModel(epsilon=0.2 if grey else 8 / 255)
     try:
-        return ThreatModel.model_validate({"epsilon": epsilon})
+        threat = ThreatModel.model_validate({"epsilon": epsilon})
+        reason = threat.refusal(threat.epsilon)
+        if reason is None:
+            return threat
+        raise Invalid(f"epsilon: {reason}", code="request_invalid")
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise Invalid(f"epsilon is {epsilon[:40]!r}: {reason}", code="request_invalid") from error
