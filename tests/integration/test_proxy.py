@@ -1,5 +1,6 @@
 """Behind a proxy's prefix, under names of its own, and asked by pages of other origins."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -56,7 +57,10 @@ def test_a_prefix_may_be_left_on_or_taken_off(
 
 def test_documents_and_pages_lead_below_the_prefix(http: httpx.Client) -> None:
     assert http.get("/fend/openapi.json").json()["servers"] == [{"url": "/fend"}]
-    assert 'href="/fend/docs"' in http.get("/fend/").text
+    page = http.get("/fend/").text
+    assert 'href="docs"' in page
+    for path in re.findall(r'(?:src|href)="(page/[^"]+)"', page):
+        assert http.get(f"/fend/{path}").status_code == 200
     with Client(str(http.base_url.join("/fend"))) as client:
         assert [model.name for model in client.models()] == ["mnist"]
 

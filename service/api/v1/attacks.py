@@ -16,11 +16,11 @@ from fend.client.answers import Prediction
 from fend.errors import FendError, Invalid
 from fend.images import encode_png
 from fend.threat import ThreatModel
-from service.api.accept import preferred
 from service.api.problems import part_problem, problem_docs
 from service.api.request_docs import picture_body
 from service.api.services import services
 from service.api.uploads import Picture, read_picture, read_upload, while_connected
+from service.api.v1.audits import preferred
 from service.api.v1.classify import ModelName
 from service.inference.attacker import Attacked, Look, attacker_of
 from service.inference.serving_model import ServingModel
@@ -86,7 +86,7 @@ class AttackAnswer(BaseModel):
         200: {
             "content": {EventSourceResponse.media_type: {"schema": {"type": "string"}}},
         },
-        **problem_docs(400, 404, 408, 413, 415, 422, 429, 503, 504),
+        **problem_docs(400, 401, 404, 408, 413, 415, 422, 429, 503, 504),
     },
     openapi_extra=picture_body(tensor=True),
 )
