@@ -41,7 +41,7 @@ from service.api.v2 import infer, metadata, repository
 from service.api.v2.protocol import HEADER_LENGTH, InferRequest, error_docs
 from service.audits.jobs import AuditJobs
 from service.audits.served_check import OwnService
-from service.console.page import add_page
+from service.console import page
 from service.inference.attacker import Attacker
 from service.inference.certifier import Certifier
 from service.inference.choices import Choices
@@ -101,9 +101,8 @@ def create_app(settings: Settings, base_url: str | None = None) -> FastAPI:
         repository.changes,
     ):  # fmt: skip
         app.include_router(guarded, dependencies=[Depends(require_admin)])
-    for public in (health.router, metadata.probes):
+    for public in (health.router, page.router, metadata.probes):
         app.include_router(public)
-    add_page(app)
     add_problem_handlers(app)
     if settings.allowed_hosts:
         hosts = [*settings.allowed_hosts, "localhost", "127.0.0.1", "[::1]"]

@@ -5,9 +5,8 @@ The page asks the API like any other client, so nothing here knows a model.
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
@@ -71,14 +70,12 @@ async def docs_file(name: str) -> Response:
     return FileResponse(str(files("fastapi_offline") / "static" / name))
 
 
-class _Files(StaticFiles):
-    def file_response(self, *arguments: Any, **options: Any) -> Response:
-        response = super().file_response(*arguments, **options)
-        response.headers.update(HEADERS)
-        return response
+_files = StaticFiles(directory=FILES)
 
 
-def add_page(app: FastAPI) -> None:
-    """The pages and, under /page, the files of the first: styles, scripts, pictures."""
-    app.include_router(router)
-    app.mount("/page", _Files(directory=FILES))
+@router.get("/page/{name:path}", response_class=Response)
+async def page_file(request: Request, name: str) -> Response:
+    """What the page loads: styles, scripts, pictures. No mount: a proxy's prefix confuses those."""
+    response = await _files.get_response(name, request.scope)
+    response.headers.update(HEADERS)
+    return response

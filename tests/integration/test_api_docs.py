@@ -89,7 +89,8 @@ def test_the_shell_lines_work(live_server: Any, folder: Path, environment: dict[
     script = "\n".join(blocks).replace("http://127.0.0.1:8000", live_server.base_url)
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", FEND + script],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=120,
+        cwd=folder, env=environment | {"FEND_ADMIN_TOKEN": live_server.token},
+        capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr + done.stdout
     assert json.loads((folder / "answer.json").read_text())["denoised"].startswith("data:image/png")
@@ -97,6 +98,7 @@ def test_the_shell_lines_work(live_server: Any, folder: Path, environment: dict[
     assert "x-request-id: my-request-1" in (folder / "headers.txt").read_text().lower()
     assert '"format":"tensor"' in done.stdout
     assert '"code":"unsupported_image_format"' in done.stdout
+    assert '"undefended_holds":' in done.stdout
     assert "fend_predictions_total" in done.stdout
     listed = [line for line in done.stdout.splitlines() if line.startswith('{"file"')]
     assert [json.loads(line)["file"] for line in listed] == [
