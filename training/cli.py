@@ -28,16 +28,44 @@ def train(
     classifier: Annotated[
         str | None,
         typer.Option(
-            metavar="MODULE:FUNCTION",
-            help="Classifier to protect: a Python function that returns a torch.nn.Module.",
+            metavar="SOURCE",
+            help="Protect this classifier as it is: torchvision:NAME, timm:NAME, hf:NAME or "
+            "hf:FOLDER, FILE.onnx, FILE.pt2, package.module:function that makes a torch.nn.Module, "
+            "or the folder of a bundle.",
         ),
     ] = None,
     classifier_weights: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Weights of that classifier, as safetensors; default: the function's own.",
+            help="Its weights, safetensors or torch.save's; default: those that the source has.",
         ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Its labels, one a line, where the source does not say them."),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Of the images it takes: 224, or 224x320 (height x width).")
+    ] = None,
+    resize: Annotated[
+        str | None, typer.Option(help="How images get that size: fit, stretch, crop or crop:256.")
+    ] = None,
+    interpolation: Annotated[
+        str | None, typer.Option(help="nearest, box, bilinear, bicubic or lanczos.")
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="That it takes off each channel, in [0, 1], or in 0..255 where one is above 1.",
+        ),
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="By which it divides then; as --mean.")
+    ] = None,
+    bgr: Annotated[
+        bool | None, typer.Option("--bgr/--rgb", help="Whether it takes blue first.")
     ] = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Train in miniature, on typeset digits; needs no data.")
@@ -67,14 +95,24 @@ def train(
     import torch
     from rich.console import Console
 
+    from training.classifiers.foreign import said_by_source
+    from training.classifiers.said import said_by_user
     from training.line import run_recipe
     from training.recipe.files import foreign_changes, load_recipe
     from training.recipe.smaller import smoke as smoke_recipe
 
     if threads:
         torch.set_num_threads(threads)
-    foreign = foreign_changes(recipe, classifier, classifier_weights)
-    chosen = load_recipe(recipe, profile=profile, changes=[*foreign, *(changes or [])], seed=seed)
+    said = said_by_user(
+        labels=labels, size=size, resize=resize, interpolation=interpolation,
+        mean=mean, std=std, bgr=bgr,
+    )  # fmt: skip
+    if classifier is not None:
+        weights = None if classifier_weights is None else Path(classifier_weights)
+        said = said_by_source(classifier, weights, said)
+    file = None if labels is None else str(labels)
+    taken = foreign_changes(recipe, classifier, classifier_weights, file, said)
+    chosen = load_recipe(recipe, profile=profile, changes=[*taken, *(changes or [])], seed=seed)
     if smoke:
         chosen = smoke_recipe(chosen)
     if device == "auto":

@@ -16,7 +16,7 @@ from fend.files import replace_atomically
 from fend.models import build, parameter_count
 from fend.pipeline import frozen
 from training.classifiers.foreign import digest_of
-from training.data import load_splits
+from training.data import Splits, load_splits
 from training.export import export_bundle
 from training.recipe import Recipe, RecipeError
 from training.stages.classifier import obtain_classifier
@@ -78,6 +78,14 @@ def run_recipe(
     if learns:
         _record_recipe(context.run_dir, recipe, continues=continues)
     classifier = obtain_classifier(recipe.classifier, replace(context, cut=cut and not learns))
+    if classifier.origin is not None and classifier.labels != splits.train.label_names:
+        splits = Splits(
+            *(
+                part.relabelled(classifier.labels or ())
+                for part in (splits.train, splits.held_out, splits.test)
+            )
+        )
+        context = replace(context, splits=splits)
     if learns and recipe.classifier.taken:
         _record_classifier(context.run_dir, classifier.module, continues=continues)
     stage, section = STAGES[recipe.learns_from], getattr(recipe, recipe.learns_from)

@@ -20,6 +20,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from training.classifiers.said import Said
+from training.classifiers.sources import is_bundle
 from training.recipe import Recipe, RecipeError
 
 FULL = "full"
@@ -64,12 +66,37 @@ def load_recipe(
         raise RecipeError(f"{name_or_path} cannot be used:\n" + "\n".join(lines)) from error
 
 
-def foreign_changes(recipe: str, factory: str | None, weights: str | None) -> list[str]:
-    """The changes that make `recipe` protect the classifier of `factory`, under its own name and
-    summary: the recipe's summary describes measurements with another classifier."""
+def foreign_changes(
+    recipe: str,
+    factory: str | None,
+    weights: str | None,
+    labels: str | None = None,
+    said: Said | None = None,
+) -> list[str]:
+    """The changes that make `recipe` protect the classifier of the source `factory`, under a name
+    of its own; what the recipe's summary promises was measured with another. `said` is what the
+    source and the user say of it."""
+    said = said or Said()
+    spec = {
+        "channels": said.channels,
+        "height_px": said.size_px and said.size_px[0],
+        "width_px": said.size_px and said.size_px[1],
+        "resize": said.resize,
+        "crop_from_px": said.crop_from_px,
+        "interpolation": said.interpolation,
+        "polarity": "as_is" if said.channels == 3 else None,
+    }
+    about = {
+        "weights": weights, "labels": labels, "bgr": said.bgr,
+        "mean": said.mean and list(said.mean), "std": said.std and list(said.std),
+    }  # fmt: skip
+    parts = {f"input.{name}": value for name, value in spec.items()}
+    parts |= {f"classifier.{name}": value for name, value in about.items()}
+    of_it = {key: value for key, value in parts.items() if value is not None}
     if factory is None:
-        return [] if weights is None else [f"classifier.weights={json.dumps(weights)}"]
-    own_name = re.sub(r"[^a-z0-9._-]", "-", f"{Path(recipe).stem}-{factory.split(':')[-1]}".lower())
+        return [f"{key}={json.dumps(value)}" for key, value in of_it.items()]
+    source = Path(factory.split(":")[-1]).name
+    own_name = re.sub(r"[^a-z0-9._-]", "-", f"{Path(recipe).stem}-{source}".lower())
     summary = (
         f"Recipe {Path(recipe).stem} for the classifier {factory}, which was taken as it is. What "
         "it withstands has not been measured: `fend audit` does."
@@ -77,8 +104,8 @@ def foreign_changes(recipe: str, factory: str | None, weights: str | None) -> li
     values = {
         "name": own_name[:64],
         "summary": summary,
-        "classifier.factory": factory,
-        **({} if weights is None else {"classifier.weights": weights}),
+        "classifier.from_bundle" if is_bundle(factory) else "classifier.factory": factory,
+        **of_it,
     }
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 

@@ -88,9 +88,17 @@ class ClassifierSection(_Section):
 
     from_bundle: str | None = None
     factory: str | None = None
-    """Function "package.module:function" that returns the classifier, a torch.nn.Module."""
+    """The source of a foreign classifier, such as "package.module:function" that makes a
+    torch.nn.Module, "torchvision:resnet18" or a file (see `training.classifiers.sources`)."""
     weights: str | None = None
-    """Safetensors file of its weights; None keeps those that the factory gives it."""
+    """Its weights, a file; None keeps those that the source gives it."""
+    mean: tuple[float, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of pixels in [0, 1], a number a channel; as `std` and `bgr`, over what the source says."""
+    std: tuple[float, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
+    bgr: bool | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Whether it takes blue first."""
+    labels: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """A file with the names of its classes, one a line, in the order of its logits."""
     architecture: str = "paper-lenet"
     config: dict[str, Any] = {}
     epochs: int = Field(default=10, ge=1)
@@ -106,8 +114,11 @@ class ClassifierSection(_Section):
     def _trained_here_or_taken(self) -> "ClassifierSection":
         if self.from_bundle is not None and self.factory is not None:
             raise ValueError("the classifier comes from_bundle or from a factory, not from both")
-        if self.weights is not None and self.factory is None:
-            raise ValueError("weights: which classifier are they of? Give its factory")
+        of_source = (self.weights, self.mean, self.std, self.bgr, self.labels)
+        if self.factory is None and any(value is not None for value in of_source):
+            raise ValueError(
+                "weights, mean, std, bgr, labels: of which classifier? Give its factory"
+            )
         if self.taken and self.adversarial is not None:
             raise ValueError("adversarial: a classifier that is not trained here is taken as it is")
         return self

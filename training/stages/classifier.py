@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fend.bundles import load_bundle, read_manifest
+from fend.datasets import ImageSet
 from fend.models import build, parameter_count
 from fend.pipeline import frozen
-from training.classifiers.foreign import ARCHITECTURE, Origin, take
+from training.classifiers.foreign import ForeignInvalid, Origin, classifier_of
+from training.classifiers.said import Said, read_labels
 from training.evaluate import accuracy, white_box_accuracy
 from training.loop import Fit, Fitted, StepContext, fit
 from training.losses.adversarial import adversarial_terms
@@ -37,7 +39,9 @@ class Classifier:
     fitted: Fitted | None
     """Result of its training; None where it was taken from a bundle."""
     origin: Origin | None = None
-    """Origin of a classifier that the user's code made."""
+    """Source of a foreign classifier."""
+    labels: tuple[str, ...] | None = None
+    """What it calls its classes; None where it is trained here, or nobody says."""
 
 
 def obtain_classifier(section: ClassifierSection, context: Context) -> Classifier:
@@ -49,14 +53,15 @@ def obtain_classifier(section: ClassifierSection, context: Context) -> Classifie
 
     Raises:
         Unavailable: `classifier.from_bundle` cannot be used.
-        ForeignInvalid: `classifier.factory` or its weights cannot be used.
+        ForeignInvalid: `classifier.factory` or its weights cannot be used, or its classes are other
+            ones.
         Invalid: `context.cut`, and there is no finished epoch (`nothing_to_cut`).
     """
     if section.from_bundle is not None:
         return _from_bundle(Path(section.from_bundle), context)
     if section.factory is not None:
-        return _foreign(section.factory, section.weights, context)
-    # The only use of the global generator: layers draw their initial weights from it.
+        return _foreign(section.factory, section, context)
+    # The only draw of the global generator: layers take their first weights from it.
     torch.manual_seed(context.seed)
     module, console = (
         build(section.architecture, section.config).to(context.device),
@@ -95,19 +100,55 @@ def _from_bundle(folder: Path, context: Context) -> Classifier:
     return Classifier(component.architecture, component.config, module, None)
 
 
-def _foreign(factory: str, weights: str | None, context: Context) -> Classifier:
-    path, held_out = None if weights is None else Path(weights), context.splits.held_out
-    torch.manual_seed(context.seed)  # in case the factory draws weights
-    network, config, origin = take(factory, path, context.input, len(held_out.label_names))
-    network = network.to(context.device)
+def _foreign(source: str, section: ClassifierSection, context: Context) -> Classifier:
+    spec, held_out = context.input, context.splits.held_out
+    said = Said(
+        channels=spec.channels,
+        size_px=(spec.height_px, spec.width_px),
+        mean=section.mean,
+        std=section.std,
+        bgr=section.bgr,
+        labels=None if section.labels is None else read_labels(Path(section.labels)),
+    )
+    torch.manual_seed(context.seed)  # in case code of the user's draws weights
+    weights = None if section.weights is None else Path(section.weights)
+    taken = classifier_of(source, weights=weights, said=said)
+    held_out = by_label(held_out, taken.classes, taken.labels, source)
+    network = taken.module.to(context.device)
     right = accuracy(network, held_out)
+    steps = len(taken.config["steps"])
     context.console.print(
-        f"[bold]classifier[/] {factory}, as it is: {len(config['steps'])} steps, "
+        f"[bold]classifier[/] {source}, as it is: {steps} steps, "
         f"{parameter_count(network):,} parameters; held out: accuracy {right:.4f}",
         highlight=False,
     )
+    for note in taken.origin.notes if taken.origin else ():
+        context.console.print(f"classifier: {note}", highlight=False)
     fitted = Fitted({"accuracy": right, "score": right}, 0)
-    return Classifier(ARCHITECTURE, config, network, fitted, origin)
+    return Classifier(
+        taken.architecture, taken.config, network, fitted, taken.origin, held_out.label_names
+    )
+
+
+def by_label(
+    images: ImageSet, classes: int, labels: tuple[str, ...] | None, source: str
+) -> ImageSet:
+    """`images` with their labels counted as the classifier counts its `classes`: by label where the
+    classifier knows all of theirs, else by position where there are as many.
+
+    Raises:
+        ForeignInvalid: neither.
+    """
+    unknown = [name for name in images.label_names if name not in (labels or ())]
+    if labels is not None and not unknown:
+        return images if labels == images.label_names else images.relabelled(labels)
+    if len(images.label_names) == classes:
+        return images
+    raise ForeignInvalid(
+        f"{source} gives {classes} logits, and the images are of {len(images.label_names)} classes"
+        + (f", of which it does not know {unknown[0]!r}" if labels is not None else "")
+        + "; name the classes of the images as the classifier does (--labels FILE says how)"
+    )
 
 
 def _digest(section: ClassifierSection, context: Context) -> str:

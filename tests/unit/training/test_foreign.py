@@ -18,7 +18,8 @@ from fend.models.graph import INPUT
 from fend.pipeline import Defence, frozen
 from service.inference.frozen_graph import Served
 from service.inference.frozen_graph import frozen as frozen_graph
-from training.classifiers.foreign import ForeignInvalid, digest_of, take
+from training.classifiers import ForeignInvalid, classifier_of
+from training.classifiers.foreign import digest_of
 from training.classifiers.graph import graph_of
 from training.recipe import RecipeError
 from training.recipe.files import load_recipe
@@ -27,6 +28,7 @@ from training.recipe.smaller import smoke, surrogate_recipe
 FEND = Path(sys.executable).parent / "fend"
 DIGITS = InputSpec(channels=1, height_px=28, width_px=28)
 CODE = """
+import warnings
 import torch
 from torch import nn
 
@@ -59,8 +61,39 @@ class Rounding(Chance):
     def forward(self, images):
         return self.inner(images.detach())
 
-def three_classes():
-    return nn.Sequential(good(), nn.Linear(10, 3))
+def one_number():
+    return nn.Sequential(good(), nn.Linear(10, 1))
+
+def softmax():
+    return nn.Sequential(good(), nn.Softmax(dim=1))
+
+def log_softmax():
+    return nn.Sequential(good(), nn.Unflatten(1, (10, 1)), nn.LogSoftmax(1), nn.Flatten())
+
+def sigmoid():
+    return nn.Sequential(good(), nn.Sigmoid())
+
+class Probable(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = good()
+    def forward(self, images):
+        exp = self.inner(images).exp()
+        return exp / exp.sum(1, keepdim=True)
+
+def probable():
+    return Probable()
+
+def scripted():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        return torch.jit.trace(good().eval(), torch.rand(1, 1, 28, 28))
+
+def exported():
+    return torch.export.export(good().eval(), (torch.rand(2, 1, 28, 28),)).module()
+
+def failing():
+    return 1 / 0
 
 def colour():
     return nn.Conv2d(3, 10, 28)
@@ -119,7 +152,10 @@ def test_one_command_protects_a_classifier_and_the_service_needs_no_code_of_it(m
 
 def test_the_graph_is_the_module_for_batches_of_any_size(mine) -> None:
     weights = _weights(mine)
-    network, config, origin = take("mine:good", weights, DIGITS, 10)
+    taken = classifier_of("mine:good", weights=weights, otherwise=DIGITS)
+    network, origin = taken.module, taken.origin
+    assert origin is not None
+    assert (taken.classes, taken.labels, taken.input) == (10, None, DIGITS)
     import mine as code
 
     module = code.good().eval()
@@ -128,7 +164,7 @@ def test_the_graph_is_the_module_for_batches_of_any_size(mine) -> None:
         images = torch.rand(count, 1, 28, 28)
         assert torch.allclose(network(images), module(images), atol=1e-5)
     assert set(origin.names) == set(module.state_dict())
-    assert not any("dropout" in step["op"] for step in config["steps"])
+    assert not any("dropout" in step["op"] for step in taken.config["steps"])
     origin.check(network)
     next(network.parameters()).data[0] += 1e-6
     with pytest.raises(ForeignInvalid, match="changed"):
@@ -167,26 +203,67 @@ def test_a_graph_is_served_as_one_call_for_batches_of_any_size(made) -> None:
         ("mine:Batch", "batch"),
         ("mine:Branching", "torch.export"),
         ("mine:Rounding", "differentiated"),
-        ("mine:three_classes", "10"),
         ("mine:colour", "1x28x28"),
+        ("mine:one_number", "a logit a class"),
+        ("mine:probable", "probabilities, not logits"),
+        ("mine:scripted", "TorchScript module"),
+        ("mine:exported", "torch.export.save"),
+        ("mine:failing", "ZeroDivisionError"),
     ],
 )
 def test_what_cannot_be_protected_is_told(mine, factory, told) -> None:
     del mine
     with pytest.raises(ForeignInvalid, match=told):
-        take(factory, None, DIGITS, 10)
+        classifier_of(factory, otherwise=DIGITS)
 
 
 def test_weights_that_are_not_its_own_are_told(mine) -> None:
     other, pickled = mine / "other.safetensors", mine / "pickled.pt"
     save_file({"0.weight": torch.ones(2)}, other)
     torch.save(nn.Linear(2, 2).state_dict(), pickled)
-    with pytest.raises(ForeignInvalid, match="does not fit"):
-        take("mine:good", other, DIGITS, 10)
-    with pytest.raises(ForeignInvalid, match="save_file"):
-        take("mine:good", pickled, DIGITS, 10)
-    with pytest.raises(ForeignInvalid, match="absent"):
-        take("mine:good", mine / "absent", DIGITS, 10)
+    script = mine / "script.pt"
+    with pytest.warns(FutureWarning):  # TorchScript is deprecated
+        torch.jit.save(torch.jit.script(nn.Linear(2, 2)), script)
+    whole = mine / "whole.pt"
+    torch.save(nn.Linear(2, 2), whole)
+    for path, told in [
+        (other, "it lacks 1.bias .and 9 more.; has also 0.weight"),
+        (pickled, "lacks"),
+        (whole, "more than tensors"),
+        (script, "more than tensors"),
+        (mine / "mine.py", "more than tensors"),
+        (mine / "absent.safetensors", "absent"),
+        (mine / "absent.pt", "absent"),
+    ]:
+        with pytest.raises(ForeignInvalid, match=told):
+            classifier_of("mine:good", weights=path, otherwise=DIGITS)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_weights_of_torch_save_are_taken_as_they_are(mine, prefix) -> None:
+    state = load_file(_weights(mine))
+    saved = {f"{prefix}{name}": tensor for name, tensor in state.items()}
+    torch.save({"epoch": 3, "model": saved} if prefix else saved, mine / "w.pth")
+    taken = classifier_of("mine:good", weights=mine / "w.pth", otherwise=DIGITS)
+    assert taken.origin.tensors_sha256 == digest_of(state)
+
+
+@pytest.mark.parametrize("end", ["softmax", "log_softmax", "sigmoid"])
+@pytest.mark.usefixtures("mine")
+def test_what_a_network_ends_in_is_left_out_and_said(end) -> None:
+    torch.manual_seed(0)
+    taken = classifier_of(f"mine:{end}", otherwise=DIGITS)
+    import mine as code
+
+    torch.manual_seed(0)
+    whole, images = getattr(code, end)().eval(), torch.rand(3, 1, 28, 28)
+    logits = taken.module(images)
+    assert logits.requires_grad is False
+    ended = logits.sigmoid() if end == "sigmoid" else getattr(logits, end)(1)
+    assert torch.allclose(ended, whole(images), atol=1e-6)
+    assert taken.origin.about()["notes"] == [
+        f"the {end} at its end is left out: attacks and suspicion need logits"
+    ]
 
 
 def _recipe(*changes: str):
