@@ -11,14 +11,17 @@ from typing import Any
 
 from torch import nn
 
+from fend.images.spec import Interpolation
 from training.classifiers.said import ForeignInvalid, Said
 from training.classifiers.weights import classes_of, load_weights, read_weights
 
 IMAGENET_CLASSES = 1000
 _TRANSFORMED = ("googlenet", "inception_v3")
 """torchvision's that take ImageNet's normalisation and undo it, where they get its weights."""
-_PILLOW_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box")
-"""In the order of Pillow's numbers, by which a preprocessor of transformers calls them."""
+_PILLOW_FILTERS: dict[Any, Interpolation] = {
+    0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box",
+}  # fmt: skip
+"""By Pillow's numbers, as a preprocessor of transformers calls them."""
 
 
 def open_torchvision(name: str, weights: Path | None) -> tuple[nn.Module, Said]:
@@ -90,7 +93,7 @@ def said_by_timm(module: nn.Module) -> Said:
     channels, height, width = data["input_size"]
     crop_from = int(max(height, width) / data.get("crop_pct", 1.0))
     squashed, bordered = (data.get("crop_mode") == mode for mode in ("squash", "border"))
-    known = data["interpolation"] in _PILLOW_FILTERS
+    known = data["interpolation"] in _PILLOW_FILTERS.values()
     return Said(
         channels=channels,
         size_px=(height, width),
@@ -159,13 +162,12 @@ def said_by_processor(processor: Mapping[str, Any], config: Any) -> Said:
     if kind.startswith("Levit") and shorter:
         crop_from = int(crop_from * 256 / 224)
     size = cropped or resized or _sides(getattr(config, "image_size", None))
-    filter_number = processor.get("resample")
     said = Said(
         channels=getattr(config, "num_channels", 3),
         size_px=size,
         resize=None if resized is None else "crop" if shorter else "stretch",
         crop_from_px=crop_from if resized and size and crop_from > max(size) else None,
-        interpolation=_PILLOW_FILTERS[filter_number] if filter_number in range(5) else None,  # type: ignore[arg-type]
+        interpolation=_PILLOW_FILTERS.get(processor.get("resample")),
         bgr=True if processor.get("do_flip_channel_order") else None,
     )
     return _normalised(said, processor)

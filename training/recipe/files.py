@@ -90,7 +90,7 @@ def foreign_changes(
         "weights": weights, "labels": labels, "bgr": said.bgr,
         "mean": said.mean and list(said.mean), "std": said.std and list(said.std),
     }  # fmt: skip
-    parts = {f"input.{name}": value for name, value in spec.items()}
+    parts: dict[str, Any] = {f"input.{name}": value for name, value in spec.items()}
     parts |= {f"classifier.{name}": value for name, value in about.items()}
     of_it = {key: value for key, value in parts.items() if value is not None}
     if factory is None:
