@@ -5,7 +5,6 @@ Code of the user's, or of the libraries that made the classifier, runs here and 
 
 import importlib
 import sys
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch.jit import ScriptModule
 from training.classifiers.exported import open_exported
 from training.classifiers.onnx_file import open_onnx
 from training.classifiers.said import ForeignInvalid, Said
-from training.classifiers.weights import load_weights
+from training.classifiers.weights import is_torchscript, load_weights
 from training.classifiers.zoos import open_hugging_face, open_timm, open_torchvision
 
 
@@ -119,9 +118,7 @@ def _other_file(path: Path) -> str:
     """Why the file, or folder, is no source."""
     if path.is_dir():
         return f"{path} is no bundle; write hf:{path} where it holds a model of Hugging Face"
-    if zipfile.is_zipfile(path) and any(
-        "/code/" in name for name in zipfile.ZipFile(path).namelist()
-    ):
+    if is_torchscript(path):
         return (
             f"{path} is TorchScript, which cannot be written down as a graph; export the module "
             "that it was made of with torch.export.save or torch.onnx.export"

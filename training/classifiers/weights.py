@@ -1,6 +1,7 @@
 """Tensors from a file of weights into the network that they belong to."""
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         except (OSError, SafetensorError) as error:
             raise ForeignInvalid(f"{path} is not a safetensors file ({error})") from error
+    if is_torchscript(path):
+        raise ForeignInvalid(f"{path} is TorchScript, not weights: save model.state_dict()")
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -65,6 +68,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if inside and all(str(name).startswith("module.") for name in inside):  # nn.DataParallel's
         inside = {str(name).removeprefix("module."): value for name, value in inside.items()}
     return dict(inside)
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether torch.jit.save wrote the file."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
 
 
 def classes_of(state: Mapping[str, Tensor], own: Mapping[str, Tensor], classes: int) -> int:

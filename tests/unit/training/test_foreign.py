@@ -227,10 +227,10 @@ def test_weights_that_are_not_its_own_are_told(mine) -> None:
     whole = mine / "whole.pt"
     torch.save(nn.Linear(2, 2), whole)
     for path, told in [
-        (other, "it lacks 1.bias .and 9 more.; has also 0.weight"),
+        (other, "it lacks 1.bias .and 8 more.; has also 0.weight"),
         (pickled, "lacks"),
         (whole, "more than tensors"),
-        (script, "more than tensors"),
+        (script, "is TorchScript"),
         (mine / "mine.py", "more than tensors"),
         (mine / "absent.safetensors", "absent"),
         (mine / "absent.pt", "absent"),
