@@ -38,7 +38,9 @@ class AuditSpec(BaseModel, frozen=True, extra="forbid"):
     are judged on the whole pipeline.
     """
 
-    preset: str | None = Field(default=None, max_length=64)
+    preset: str | None = Field(
+        default=None, max_length=64, exclude_if=lambda preset: preset is None
+    )
     """The preset that the other fields were taken from, where they were not given. Decides
     nothing."""
     model: str = Field(pattern=NAME)

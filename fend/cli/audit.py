@@ -27,7 +27,7 @@ from fend.cli.folders import DATA_DIR, MODELS_DIR, DataDir, ModelsDir
 from fend.cli.remote_audit import run_at
 from fend.cli.self_test import self_test
 from fend.errors import Unavailable
-from fend.files import check_file, write_output
+from fend.files import check_file, check_folder, write_output
 from fend.threat import Knowledge
 
 if TYPE_CHECKING:
@@ -152,6 +152,7 @@ def audit(
 
     folder, manifest = find_bundle(model, models_dir)
     spec = from_request(body | {"model": manifest.name}, len(manifest.content.labels))
+    check_folder("--surrogates-dir", surrogates_dir)
     job = AuditJob(spec, folder, data_dir, _resolve(device), models_dir, surrogates_dir)
     with ExitStack() as bar:
         keep = WorkFolder(work_dir, spec, lambda: bar.enter_context(progress(_title(job))))

@@ -134,7 +134,7 @@ def test_a_callers_own_patience_ends_the_wait_and_drops_the_work(
         finally:
             release.set()
         assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
-        assert "0.2 s" in late.json()["detail"]
+        assert re.search(r"within 0\.[12]\d* s", late.json()["detail"])
         patient = {**PNG_TYPE, "X-Request-Timeout": "1e9"}
         answered = client.post("/v1/classify", content=digit_pngs[0][0], headers=patient)
         assert answered.status_code == 200

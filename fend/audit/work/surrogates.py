@@ -13,7 +13,6 @@ from fend.audit.spec import AuditSpec, spec_invalid
 from fend.bundles import MANIFEST, Manifest, read_manifest
 from fend.bundles.versions import model_folders, unchosen_version, version_folders
 from fend.errors import Invalid
-from fend.files import check_folder
 
 ENTRY_POINTS = "fend.surrogates"
 """Group whose entry `train` makes a surrogate: `(bundle_dir, out_dir, *, data_dir, seed) -> None`.
@@ -93,7 +92,6 @@ def obtain_surrogate(
     assert maker is not None, "check_surrogate has looked for it"
     assert surrogates_dir is not None, "check_surrogate has looked for it"
     folder = _kept_at(manifest, surrogates_dir)
-    check_folder("--surrogates-dir", surrogates_dir)  # before the training, not after it
     on_making(folder)
     maker.load()(bundle_dir, folder, data_dir=data_dir, seed=SEED)
     _check_fit(manifest, read_manifest(folder))

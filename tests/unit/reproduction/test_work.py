@@ -116,7 +116,7 @@ def _start(out: Path, workers: int = 1) -> subprocess.Popen[str]:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "FEND_DATA_DIR": str(out)},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "FEND_DATA_DIR": str(out.parent)},
     )
 
 
