@@ -128,9 +128,8 @@ def averaged_copy(module: nn.Module, decay: float) -> AveragedModel:
         if not averages[0].is_floating_point():  # such as counts of batches
             torch._foreach_copy_(averages, currents)
             return
-        steps = int(
-            copy.n_averaged
-        )  # on the CPU: reading the argument would synchronise the device
+        # On the CPU: reading the argument would synchronise the device.
+        steps = int(copy.n_averaged)
         torch._foreach_lerp_(averages, currents, 1 - min(decay, steps / (steps + 10)))
 
     copy = AveragedModel(module, multi_avg_fn=follow, use_buffers=True)

@@ -11,7 +11,7 @@ class LocalModel:
     """A bundle in this process."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises BundleMissing, BundleCorrupt, BundleIncompatible."""
+        """Raises Unavailable, Invalid: as `load_bundle`."""
         from fend.bundles import load_bundle  # imports torch, as all that only this class needs
 
         self._bundle = load_bundle(folder)
@@ -22,7 +22,7 @@ class LocalModel:
         """The answer to one image; with `certify` also its certificate, for noise from a new seed.
 
         Raises:
-            ImageError.
+            Invalid, TooLarge, Unsupported: the image cannot be decoded.
             Invalid: `image_unreadable`, `top_k_invalid`, `not_certifiable`.
         """
         import torch

@@ -21,8 +21,8 @@ from service.inference.batcher import DeadlineExceeded, overloaded
 from service.settings import Priority
 
 NICENESS = 10
-"""A tenth of a busy core. Worker processes take less, but this thread shares Python's lock: if it
-got no turn while it holds that, the service would stand still."""
+"""A tenth of a busy core. It cannot be less, because this thread shares Python's lock: if it got no
+turn while it holds that, the service would stand still."""
 
 T = TypeVar("T")
 Check = Callable[[], None]
