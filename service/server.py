@@ -152,7 +152,7 @@ def _announce(listener: socket.socket, services: "Services") -> None:
     """Say on the terminal, not in the log, what a person needs to start."""
     lines = [f"Fend serves at {_url(*listener.getsockname()[:2])} (try /docs)"]
     for name, model in services.repository.serving().items():
-        default = "  (default)" if name == services.settings.default_model else ""
+        default = "  (default)" if name == services.repository.default else ""
         lines.append(f"  model  {name}  {model.manifest.version}{default}")
     for name, refused in services.repository.refused().items():
         lines.append(f"  model  {name}  REFUSED: {refused.error}")

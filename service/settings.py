@@ -108,8 +108,8 @@ class Settings(BaseSettings):
     """Folder of bundles, one folder each. Not given: ./models, or else those that were installed
     with Fend."""
 
-    default_model: str = "mnist"
-    """The model that answers when a request names none."""
+    default_model: str | None = None
+    """The model that answers when a request names none. Not given: mnist, or else the only one."""
 
     data_dir: Path = DATA_DIR
     """Folder of data sets that audits may use; `fend data fetch` fills it."""
@@ -128,7 +128,8 @@ class Settings(BaseSettings):
     """Largest request body."""
 
     max_pixels: int = Field(default=16_000_000, ge=1)
-    """Largest image, as width times height, checked before it is decoded."""
+    """Largest image, as width times height, checked before it is decoded. A JPEG, which is decoded
+    at a reduced scale, may have four times as many."""
 
     worker_priority: Priority = "low"
     """Of the processes that attack models, and of the thread that certifies answers. low: on a busy

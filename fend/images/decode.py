@@ -13,7 +13,7 @@ from fend.images.formats import bmp, jpeg, png, webp
 from fend.images.formats.container import Container, ImageFormat
 from fend.images.pixels import load_upright, scale, to_samples
 from fend.images.polarity import is_dark_on_light
-from fend.images.spec import DEFAULT_LIMITS, DecodeLimits, InputSpec
+from fend.images.spec import DEFAULT_LIMITS, JPEG_FACTOR, DecodeLimits, InputSpec
 
 _READERS: dict[ImageFormat, Callable[[bytes, int], Container]] = {
     "png": png.read_png,
@@ -117,7 +117,8 @@ def _read_container(data: bytes, limits: DecodeLimits, content_type: str | None)
             code="content_type_mismatch",
         )
     # Above Pillow's own bound it would warn; reading the bound changes nothing.
-    max_pixels = min(limits.max_pixels, Image.MAX_IMAGE_PIXELS or limits.max_pixels)
+    max_pixels = limits.max_pixels * (JPEG_FACTOR if found == "jpeg" else 1)
+    max_pixels = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
     return _READERS[found](data, max_pixels)
 
 

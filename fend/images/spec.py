@@ -52,12 +52,16 @@ class InputSpec(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+JPEG_FACTOR = 4
+
+
 @dataclass(frozen=True)
 class DecodeLimits:
     """Upper bounds, checked before any pixel is decoded.
 
-    Pillow's own bound (`PIL.Image.MAX_IMAGE_PIXELS`, 89 million) holds as well: a greater
-    `max_pixels` has no effect.
+    A JPEG may have `JPEG_FACTOR` times `max_pixels`: telephones take photos of 50 million, and a
+    large one is decoded at a reduced scale. Pillow's own bound (`PIL.Image.MAX_IMAGE_PIXELS`, 89
+    million) holds as well: a greater `max_pixels` has no effect.
     """
 
     max_bytes: int = 10 * 2**20

@@ -8,7 +8,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from random import Random
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fend.errors import Busy, FendError, TooLarge
 from service.api.content_coding import DecodedBody
-from service.api.problems import ClientGone, fend_problem, problem_response
+from service.api.problems import ClientGone, Problem, fend_problem, problem_response, written
 from service.api.security import PRIVATE, require_admin
 from service.api.services import Services
 
@@ -37,6 +37,8 @@ LOG_EVERY_S = 1.0
 
 _log = structlog.get_logger()
 """One for all requests: making it anew takes as long as to fill in a line."""
+
+_ID = "{request_id}"
 
 # Seeded by the system, once: nobody has to be kept from guessing an id.
 _RANDOM = Random()
@@ -77,6 +79,7 @@ class Overload:
         self._app = app
         self._repository = services.repository
         self._duration = cache(services.metrics.http_request_duration.labels)
+        self._rejected = services.metrics.requests_rejected.labels("overloaded")
         self._unlogged = 0
         self._logged_s = -LOG_EVERY_S
 
@@ -86,12 +89,20 @@ class Overload:
             await self._app(scope, receive, send)
             return
         started_s = time.perf_counter()
-        _begin(scope)
-        response = fend_problem(scope, refusal)
-        response.headers["X-Request-ID"] = scope["state"]["request_id"]
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        await response(scope, receive, send)
-        route = re.sub("/(models|versions)/[^/]+", _placeholder, scope["path"])
+        request_id = _request_id(scope)
+        headers, text = _refused(
+            scope["path"], scope.get("root_path", ""), refusal.retry_after_s or 1, str(refusal)
+        )
+        body = text.replace(_ID, request_id).encode()
+        headers = [
+            *headers,
+            (b"content-length", str(len(body)).encode()),
+            (b"x-request-id", request_id.encode()),
+        ]
+        await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        route = _route(scope["path"])
+        self._rejected.inc()
         self._duration("POST", route, 429).observe(time.perf_counter() - started_s)
         self._log(route)
 
@@ -278,12 +289,42 @@ class _Exchange:
 
 
 def _begin(scope: Scope) -> None:
-    """Give the request an id: the caller's where it is harmless to log, else a new one."""
-    given = Headers(scope=scope).get("x-request-id", "")
-    request_id = given if REQUEST_ID.fullmatch(given) else f"{_RANDOM.getrandbits(64):016x}"
+    request_id = _request_id(scope)
     scope.setdefault("state", {})["request_id"] = request_id
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request_id)
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's where it is harmless to log, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and REQUEST_ID.fullmatch(given := value.decode("latin-1")):
+            return given
+    return f"{_RANDOM.getrandbits(64):016x}"
+
+
+@lru_cache(maxsize=256)
+def _refused(
+    path: str, root_path: str, retry_after_s: float, detail: str
+) -> tuple[list[tuple[bytes, bytes]], str]:
+    """Headers and body of the answer to whoever is too many, with `_ID` in place of the id."""
+    problem = Problem(
+        title="Too Many Requests", status=429, detail=detail, instance=root_path + path,
+        code="overloaded", request_id=_ID,
+    )  # fmt: skip
+    media_type, body = written(path, problem)
+    headers = [
+        (b"retry-after", f"{retry_after_s:.0f}".encode()),
+        (b"content-type", media_type.encode()),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    return headers, body
+
+
+@lru_cache(maxsize=256)
+def _route(path: str) -> str:
+    """The route of a path that `ASKED_OF_A_MODEL` has found."""
+    return re.sub("/(models|versions)/[^/]+", _placeholder, path)
 
 
 def _placeholder(found: re.Match[str]) -> str:

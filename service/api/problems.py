@@ -1,13 +1,13 @@
 """Errors as RFC 9457 problem details, or as /v2 wants them."""
 
+import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
@@ -62,18 +62,19 @@ def problem_response(
     *,
     headers: Mapping[str, str] | None = None,
     errors: list[dict[str, Any]] | None = None,
-) -> JSONResponse:
+) -> Response:
     """The response for a problem of the request in `scope`; also counts and logs its code."""
     structlog.contextvars.bind_contextvars(code=code)
     problem = _problem(scope, status, code, detail, errors)
-    if f"{scope['path']}/".startswith(OPEN_INFERENCE):
-        return JSONResponse({"error": detail}, status_code=status, headers=dict(headers or {}))
-    return JSONResponse(
-        problem.model_dump(exclude_none=True),
-        status_code=status,
-        headers=dict(headers or {}),
-        media_type=MEDIA_TYPE,
-    )
+    media_type, body = written(scope["path"], problem)
+    return Response(body, status, headers=dict(headers or {}), media_type=media_type)
+
+
+def written(path: str, problem: Problem) -> tuple[str, str]:
+    """Media type and body for a problem with a request to `path`."""
+    if f"{path}/".startswith(OPEN_INFERENCE):
+        return "application/json", json.dumps({"error": problem.detail}, ensure_ascii=False)
+    return MEDIA_TYPE, problem.model_dump_json(exclude_none=True)
 
 
 class ClientGone(FendError):
@@ -107,7 +108,7 @@ def _problem(
     )
 
 
-def fend_problem(scope: Mapping[str, Any], error: FendError) -> JSONResponse:
+def fend_problem(scope: Mapping[str, Any], error: FendError) -> Response:
     """The response for an error that was raised on purpose."""
     headers = {}
     if error.retry_after_s is not None:
@@ -125,11 +126,11 @@ def add_problem_handlers(app: FastAPI) -> None:
     """Answer every error of the routes as a problem."""
 
     @app.exception_handler(FendError)
-    async def on_fend_error(request: Request, error: FendError) -> JSONResponse:
+    async def on_fend_error(request: Request, error: FendError) -> Response:
         return fend_problem(request.scope, error)
 
     @app.exception_handler(HTTPException)
-    async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
+    async def on_http_error(request: Request, error: HTTPException) -> Response:
         # FastAPI wraps whatever reading a body raises; ours says more.
         if isinstance(error.__cause__, FendError):
             return fend_problem(request.scope, error.__cause__)
@@ -145,7 +146,7 @@ def add_problem_handlers(app: FastAPI) -> None:
         )
 
     @app.exception_handler(RequestValidationError)
-    async def on_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def on_validation_error(request: Request, error: RequestValidationError) -> Response:
         errors = [
             {"loc": [str(part) for part in item["loc"]], "msg": item["msg"]}
             for item in error.errors()

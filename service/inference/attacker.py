@@ -4,6 +4,8 @@ An audit measures a model; this shows what an attack is. The cost is bounded by 
 caller's patience.
 """
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from fend.attacks import APGD, FGSM, PGD, Attack, attack
 from fend.bundles import Bundle
+from fend.errors import Invalid
 from fend.pipeline import Defence
 from fend.threat import ThreatModel
 from service.inference.background import BackgroundThread, Check
@@ -21,6 +24,8 @@ from service.settings import Settings
 
 CAPACITY = 4
 """Attacks that may wait for their turn."""
+TIMED_STEPS = 3
+"""Steps after which it is known how long the others take."""
 
 
 @dataclass(frozen=True)
@@ -97,17 +102,46 @@ class Attacker:
         on the background thread, now and then. `deadline_s` is on the clock of `time.monotonic`.
 
         Raises:
+            Invalid (`attack_too_long`): it would not end before `deadline_s`.
             DeadlineExceeded.
         """
 
         def work(check: Check) -> Attacked:
+            watch = _Watch(attacker, deadline_s, check)
             return _attack(
-                bundle.defence, pixels, attacker, threat, through_denoiser, label, on_look, check
+                bundle.defence, pixels, attacker, threat, through_denoiser, label, on_look, watch
             )
 
         attacked = await self._thread.run(work, deadline_s)
         self._metrics.inference_compute.labels("attack").observe(self._thread.last_s)
         return attacked
+
+
+class _Watch:
+    """Called between the steps of an attack: ends one that would be given up later anyway."""
+
+    def __init__(self, attacker: Attack, deadline_s: float, check: Check) -> None:
+        self._steps = int(getattr(attacker, "steps", 1))
+        self._deadline_s = deadline_s
+        self._check = check
+        self._done = 0
+        self._started_s = time.monotonic()
+
+    def __call__(self) -> None:
+        self._check()
+        if self._done == TIMED_STEPS:
+            now_s = time.monotonic()
+            step_s = (now_s - self._started_s) / self._done
+            left_s = self._deadline_s - now_s
+            if left_s < step_s * (self._steps - self._done):
+                fitting = max(1, self._done + math.floor(left_s / step_s))
+                raise Invalid(
+                    f"{self._steps} steps would take about {step_s * self._steps:.2g} s, longer "
+                    f"than this request may; ask for {fitting} steps or fewer, or give it longer "
+                    "in X-Request-Timeout",
+                    code="attack_too_long",
+                )
+        self._done += 1
 
 
 def attacker_of(name: str, steps: int) -> Attack:

@@ -19,6 +19,9 @@ class ModelUnloaded(Unavailable):
     code = "model_unloaded"
 
 
+USUAL = "mnist"
+
+
 class Repository:
     """All models, by name. `open` and `close` it around its use; `Swaps` changes what serves."""
 
@@ -30,6 +33,8 @@ class Repository:
         self._choices = choices
         self._metrics = metrics
         self._models: dict[str, ServingModel | RefusedModel] = {}
+        self.default = ""
+        """The model that answers when a request names none; known once this is open."""
         self.missing: dict[str, str] = {}
         """The versions that were to serve and were not on disk at the start, by model."""
 
@@ -49,11 +54,12 @@ class Repository:
                 raise Invalid(
                     f"model_limits: there is no model {name!r} in {there}", code="settings_invalid"
                 )
-        if settings.default_model not in folders:
-            raise _no_models(
-                f"the default model {settings.default_model!r} is not in {there}; "
-                "set FEND_DEFAULT_MODEL to one of them"
-            )
+        self.default = settings.default_model or _usual(list(folders))
+        if self.default not in folders:
+            what = f"the default model {self.default!r} is not in {there}"
+            if not self.default:
+                what = f"a default model is needed, and mnist is not in {there}"
+            raise _no_models(f"{what}; set FEND_DEFAULT_MODEL to one of them")
         self._loader.open()
         chosen = await asyncio.to_thread(self._choices.read)
         for name, folder in folders.items():
@@ -78,7 +84,7 @@ class Repository:
             NotFound: there is none.
             FendError: with the code for which its bundle was refused.
         """
-        name = name or self._settings.default_model
+        name = name or self.default
         model = self.entry(name)
         if isinstance(model, RefusedModel) and isinstance(model.error, ModelUnloaded):
             raise ModelUnloaded(str(model.error))
@@ -183,6 +189,13 @@ def _info(model: ServingModel) -> tuple[str, str, str, str]:
     content = manifest.content
     networks = (content.denoiser.architecture, content.classifier.architecture)
     return (manifest.name, manifest.version, *networks)
+
+
+def _usual(names: list[str]) -> str:
+    """The default model where nobody chose one; empty where it could be any."""
+    if USUAL in names:
+        return USUAL
+    return names[0] if len(names) == 1 else ""
 
 
 def _no_models(message: str) -> Invalid:

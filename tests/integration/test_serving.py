@@ -16,7 +16,7 @@ import torch
 from fastapi import FastAPI
 from PIL import Image
 
-from fend.bundles import load_bundle
+from fend.bundles import load_bundle, save_bundle
 from fend.images import decode
 from service.app import create_app
 from service.settings import Settings
@@ -255,3 +255,34 @@ def test_a_model_that_computes_nan_answers_with_a_problem_and_is_not_ready(
         wait_for(lambda: client.get("/readyz").status_code == 503)
         assert client.get("/readyz").json()["code"] == "not_ready"
         assert client.get("/livez").status_code == 200
+
+
+def test_the_only_model_answers_who_names_none(
+    serve_app: Serve,
+    app_settings: Settings,
+    tiny_bundle_dir: Path,
+    tmp_path: Path,
+    digit_pngs: Digits,
+) -> None:
+    bundle = load_bundle(tiny_bundle_dir / "mnist")
+    content = bundle.manifest.content
+    save_bundle(
+        tmp_path / "models" / "mine",
+        name="mine",
+        input_spec=content.input,
+        labels=content.labels,
+        denoiser=("residual-unet", {"width": 4}, bundle.defence.denoiser),
+        classifier=("paper-lenet", {}, bundle.defence.classifier),
+        suspicion=content.suspicion,
+        about={},
+        card="# Mine\n",
+    )
+    folders = {"models_dir": tmp_path / "models", "state_dir": tmp_path / "state"}
+    data, label = digit_pngs[3]
+
+    with serve_app(create_app(app_settings.model_copy(update=folders))) as client:
+        answer = client.post("/v1/classify", content=data, headers=PNG_TYPE).json()
+        [model] = client.get("/v1/models").json()["models"]
+
+    assert (answer["model"]["name"], answer["label"]) == ("mine", label)
+    assert model["default"]

@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 async def list_models(request: Request) -> ModelList:
     """Every model, serving or refused."""
     repository = services(request).repository
-    default = services(request).settings.default_model
+    default = services(request).repository.default
     models = repository.serving() | repository.refused()
     return ModelList(
         models=[ModelSummary(**_summary(n, m, default)) for n, m in sorted(models.items())]
@@ -28,7 +28,7 @@ async def list_models(request: Request) -> ModelList:
 async def show_model(request: Request, name: str) -> ModelDetail:
     """Labels, input, model card, where it comes from, and its last audit."""
     model = services(request).repository.entry(name)
-    summary = _summary(name, model, services(request).settings.default_model)
+    summary = _summary(name, model, services(request).repository.default)
     if isinstance(model, RefusedModel):
         return ModelDetail(**summary)
     return ModelDetail(

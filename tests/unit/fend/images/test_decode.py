@@ -85,10 +85,18 @@ def test_byte_limit_is_inclusive():
 def test_pixel_limit_is_inclusive(file_format):
     data = saved(gradient("RGB", (30, 20)), file_format)
 
-    decode(data, GREY28, DecodeLimits(max_pixels=600))
+    limit = 150 if file_format == "JPEG" else 600
+
+    decode(data, GREY28, DecodeLimits(max_pixels=limit))
     with pytest.raises(TooLarge, match="30x20") as caught:
-        decode(data, GREY28, DecodeLimits(max_pixels=599))
+        decode(data, GREY28, DecodeLimits(max_pixels=limit - 1))
     assert caught.value.code == "image_too_many_pixels"
+
+
+def test_a_photo_of_48_million_pixels_is_taken():
+    data = saved(Image.new("RGB", (8064, 6048), "white"), "JPEG")
+
+    assert decode(data, GREY28).source_size_px == (6048, 8064)
 
 
 def peak_memory_bytes() -> int:
