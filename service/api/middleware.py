@@ -298,8 +298,8 @@ def _begin(scope: Scope) -> None:
 def _request_id(scope: Scope) -> str:
     """The caller's where it is harmless to log, else a new one."""
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and REQUEST_ID.fullmatch(given := value.decode("latin-1")):
-            return given
+        if name == b"x-request-id" and (given := REQUEST_ID.fullmatch(value.decode("latin-1"))):
+            return given[0]
     return f"{_RANDOM.getrandbits(64):016x}"
 
 
