@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from fend.datasets import ImageSet, load
@@ -33,7 +34,7 @@ def load_splits(
     wanted = section.held_out + (section.limit or 1)
     if wanted > len(images):
         raise RecipeError(f"data.held_out and data.limit need {wanted} images of {len(images)}")
-    held_out = images.sample(section.held_out, seed).sort().values
+    held_out = _held_out(images, section, seed)
     kept = torch.ones(len(images), dtype=torch.bool)
     kept[held_out] = False
     train = images.subset(kept.nonzero().squeeze(1))
@@ -42,6 +43,21 @@ def load_splits(
     test = load(section.test, data_dir, input_spec)
     parts = (train, images.subset(held_out), test)
     return Splits(*(_as_input(part, input_spec, section.fit) for part in parts))
+
+
+def _held_out(images: ImageSet, section: DataSection, seed: int) -> Tensor:
+    """Indices of the held-out images; with whole groups there may be a few more than asked for."""
+    if not section.split_groups:
+        return images.sample(section.held_out, seed).sort().values
+    if images.groups is None:
+        raise RecipeError(f"{images.name} has no groups; leave data.split_groups out")
+    numbers, sizes = images.groups.unique(return_counts=True)
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(sizes), generator=generator)
+    count = int((sizes[chosen].cumsum(0) < section.held_out).sum()) + 1
+    indices = torch.isin(images.groups, numbers[chosen[:count]]).nonzero().squeeze(1)
+    # Shuffled: the first of them are attacked after each epoch, and files are often sorted by class.
+    return indices[torch.randperm(len(indices), generator=generator)]
 
 
 def _as_input(images: ImageSet, spec: InputSpec, fit: bool) -> ImageSet:

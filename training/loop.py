@@ -59,6 +59,8 @@ class Fit:
     """An image grid (C,H,W) in [0, 1] for TensorBoard, made with the same module."""
     average: float | None = None
     """Decay of the moving average of the weights; the average is then validated and kept."""
+    precision: torch.dtype = torch.float32
+    """Precision of the convolutions in `loss`; `validate` is always in float32."""
 
 
 @dataclass(frozen=True)
@@ -163,9 +165,11 @@ def _train_epoch(
     generator = torch.Generator().manual_seed(job.seed * 100_003 + epoch)
     sums: dict[str, Tensor] = {}
     job.module.train()
+    device = next(job.module.parameters()).device.type
     for step, indices in enumerate(_batches(job, generator)):
         progress = (epoch + step / _steps(job)) / job.epochs
-        terms = job.loss(indices, StepContext(progress, generator))
+        with torch.autocast(device, job.precision, enabled=job.precision != torch.float32):
+            terms = job.loss(indices, StepContext(progress, generator))
         live.step(torch.stack(list(terms.values())).sum())
         for name, value in terms.items():
             # Kept as a tensor until the epoch ends: reading it would synchronise the device.
@@ -204,6 +208,10 @@ def _build_schedule(
     if job.optimiser.schedule == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0, total_iters=0)
     steps = job.epochs * _steps(job)
+    if job.optimiser.schedule == "one_cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, job.optimiser.learning_rate, steps, pct_start=0.2, cycle_momentum=False
+        )
     return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
 
 

@@ -54,7 +54,7 @@ def fetch(
 
 
 def _state(form: str, data_dir: Path) -> str:
-    from fend.datasets import MissingDatasetError, cifar10, mnist
+    from fend.datasets import MissingDatasetError, cifar10, gtsrb, mnist
     from fend.datasets.registry import fetched_with
 
     try:
@@ -64,8 +64,13 @@ def _state(form: str, data_dir: Path) -> str:
         elif form.startswith("cifar10"):
             for split in cifar10.FILES:
                 cifar10.find_files(split, data_dir)
+        elif form.startswith("gtsrb"):
+            for split in gtsrb.SPLITS:
+                gtsrb.find_file(split, data_dir)
         else:
             return "-" if "PATH" in form else "built in"
     except MissingDatasetError:
+        if form.startswith("gtsrb"):
+            return "missing: docs/training.md says how to save it"
         return f"missing: fend data fetch {fetched_with(form)}"
     return "here"

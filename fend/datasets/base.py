@@ -41,7 +41,9 @@ class ImageSet:
         images: uint8 (N, C, H, W).
         labels: int64 (N,), each in [0, len(label_names)).
         label_names: name of each label.
-        digest: "sha256:..." over shape, pixels, labels and label names, but not the name.
+        groups: int64 (N,): images with the same number show the same object, such as one filmed
+            sign; None where nothing says.
+        digest: "sha256:..." over shape, pixels, labels and label names, but not name and groups.
 
     Raises:
         InvalidDatasetError: dtypes, shapes or labels are not as above.
@@ -51,6 +53,7 @@ class ImageSet:
     images: Tensor
     labels: Tensor
     label_names: tuple[str, ...]
+    groups: Tensor | None = None
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,7 +87,9 @@ class ImageSet:
 
     def subset(self, indices: Tensor | slice) -> "ImageSet":
         """The chosen images as a set of their own: same name and label names, its own digest."""
-        return ImageSet(self.name, self.images[indices], self.labels[indices], self.label_names)
+        groups = None if self.groups is None else self.groups[indices]
+        images, labels = self.images[indices], self.labels[indices]
+        return ImageSet(self.name, images, labels, self.label_names, groups)
 
     def relabelled(self, label_names: tuple[str, ...]) -> "ImageSet":
         """The same images with labels numbered by another list of names, such as a model's.
@@ -101,7 +106,7 @@ class ImageSet:
                 f"{', '.join(unknown)}"
             )
         positions = torch.tensor([label_names.index(name) for name in self.label_names])
-        return ImageSet(self.name, self.images, positions[self.labels], label_names)
+        return ImageSet(self.name, self.images, positions[self.labels], label_names, self.groups)
 
     def _check(self) -> None:
         images, labels = self.images, self.labels
@@ -119,6 +124,11 @@ class ImageSet:
             check_label_names(self.label_names)
         except ValueError as error:
             raise InvalidDatasetError(f"{self.name}: {error}") from error
+        if self.groups is not None and self.groups.shape != labels.shape:
+            raise InvalidDatasetError(
+                f"{self.name}: groups must have a number for each of the {len(images)} images, "
+                f"not the shape {tuple(self.groups.shape)}"
+            )
         lowest, highest = int(labels.min()), int(labels.max())
         if lowest < 0 or highest >= len(self.label_names):
             raise InvalidDatasetError(

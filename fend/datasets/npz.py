@@ -39,7 +39,8 @@ def load(path: Path, max_array_bytes: int = MAX_ARRAY_BYTES) -> ImageSet:
     `images` is uint8, or float in [0, 1], which is rounded to 8 bits; its shape is (N, H, W),
     (N, H, W, C) or (N, C, H, W) with 1 or 3 channels. `labels` holds N whole numbers from 0 on, as
     (N,) or (N, 1), or is one-hot (N, classes): one 1 a row, else 0.
-    `label_names` holds one text a label; without it the numbers are the names.
+    `label_names` holds one text a label; without it the numbers are the names. `groups` holds
+    N whole numbers, equal for images of the same object.
 
     Raises:
         MissingDatasetError: when there is no such file.
@@ -51,22 +52,27 @@ def load(path: Path, max_array_bytes: int = MAX_ARRAY_BYTES) -> ImageSet:
         with zipfile.ZipFile(path) as archive:
             images = _read_array(archive, "images", max_array_bytes)
             labels = _read_array(archive, "labels", max_array_bytes)
-            names = (
-                _read_array(archive, "label_names", max_array_bytes)
-                if "label_names.npy" in archive.namelist()
+            names, groups = (
+                _read_array(archive, name, max_array_bytes)
+                if f"{name}.npy" in archive.namelist()
                 else None
+                for name in ("label_names", "groups")
             )
     except InvalidDatasetError as error:
         raise InvalidDatasetError(f"{path}: {error}") from error
     except _DAMAGE_ERRORS as error:
         raise InvalidDatasetError(f"{path} is not a readable .npz file: {error}") from error
-    return to_image_set(f"npz:{path.name}", images, labels, names)
+    return to_image_set(f"npz:{path.name}", images, labels, names, groups)
 
 
 def to_image_set(
-    name: str, images: NDArray[Any], labels: NDArray[Any], label_names: NDArray[Any] | None = None
+    name: str,
+    images: NDArray[Any],
+    labels: NDArray[Any],
+    label_names: NDArray[Any] | None = None,
+    groups: NDArray[Any] | None = None,
 ) -> ImageSet:
-    """Check the three arrays, as `load` describes them; raises InvalidDatasetError."""
+    """Check the arrays, as `load` describes them; raises InvalidDatasetError."""
     classes = labels.shape[1] if labels.ndim == 2 and labels.shape[1] > 1 else None
     if classes is not None:
         labels = _from_one_hot(name, labels)
@@ -87,7 +93,14 @@ def to_image_set(
         images=torch.from_numpy(_to_uint8(name, _to_nchw(name, images))),
         labels=torch.from_numpy(labels.astype(np.int64)),
         label_names=_to_label_names(name, labels, classes, label_names),
+        groups=None if groups is None else _to_groups(name, groups),
     )
+
+
+def _to_groups(name: str, groups: NDArray[Any]) -> torch.Tensor:
+    if groups.dtype.kind not in "iu":
+        raise InvalidDatasetError(f"{name}: groups must be whole numbers, not {groups.dtype}")
+    return torch.from_numpy(groups.astype(np.int64))
 
 
 def _from_one_hot(name: str, labels: NDArray[Any]) -> NDArray[np.int64]:

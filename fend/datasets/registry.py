@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fend.datasets import cifar10, folder, handwritten_digits, mnist, npz, rendered_digits
+from fend.datasets import cifar10, folder, gtsrb, handwritten_digits, mnist, npz, rendered_digits
 from fend.datasets.base import ImageSet, MissingDatasetError
 from fend.errors import Invalid
 from fend.images import InputSpec
@@ -21,6 +21,7 @@ SPEC_FORMS = (
     SpecForm("mnist:train, mnist:test", "handwritten digits, 1x28x28; 60,000 and 10,000"),
     SpecForm("cifar10:train, cifar10:test", "ten kinds of things, 3x32x32; 50,000 and 10,000"),
     SpecForm("cifar10-grey:train, cifar10-grey:test", "the same as the paper has it, 1x28x28"),
+    SpecForm("gtsrb:train, gtsrb:test", "German traffic signs, 3x32x32; 39,209 and 12,630"),
     SpecForm("handwritten-digits", "200 handwritten digits that come with Fend, 1x28x28"),
     SpecForm("rendered-digits:train, rendered-digits:test", "typeset digits, 1x28x28; no files"),
     SpecForm("folder:PATH", "your images, one folder a class"),
@@ -36,7 +37,7 @@ def load(spec: str, data_dir: Path | None, input_spec: InputSpec | None = None) 
     process, never from a request.
 
     Args:
-        data_dir: folder of mnist and cifar10; the others need none.
+        data_dir: folder of mnist, cifar10 and gtsrb; the others need none.
         input_spec: shape that the images of a folder are converted to; others keep their size.
 
     Raises:
@@ -58,6 +59,8 @@ def load(spec: str, data_dir: Path | None, input_spec: InputSpec | None = None) 
         return mnist.load(argument, _require(data_dir, spec))
     if name == "cifar10" and argument in cifar10.FILES:
         return cifar10.load(argument, _require(data_dir, spec))
+    if name == "gtsrb" and argument in gtsrb.SPLITS:
+        return gtsrb.load(argument, _require(data_dir, spec))
     if name == "cifar10-grey" and argument in cifar10.FILES:
         return cifar10.load_grey(argument, _require(data_dir, spec))
     forms = "; ".join(entry.form for entry in SPEC_FORMS)
@@ -71,8 +74,10 @@ def fetched_with(spec: str) -> str:
 
 def _require(data_dir: Path | None, spec: str) -> Path:
     if data_dir is None:
+        fetched = fetched_with(spec)
+        filled = "" if fetched == "gtsrb" else f"; fend data fetch {fetched} fills it"
         raise MissingDatasetError(
             f"{spec} is read from a data directory, and none is set: set FEND_DATA_DIR or pass "
-            f"--data-dir; fend data fetch {fetched_with(spec)} fills it"
+            f"--data-dir{filled}"
         )
     return data_dir

@@ -23,6 +23,7 @@ from fend.models.architectures.noise_reduction import NoiseReduction
 from fend.models.architectures.non_local_means import NonLocalMeans
 from fend.models.architectures.plain_cnn import PlainCNN
 from fend.models.architectures.plain_denoiser import PlainDenoiser
+from fend.models.architectures.preact_resnet import PreActResNet
 from fend.models.architectures.resnet import ResNet18
 from fend.models.architectures.unet import ResidualUNet
 from fend.models.graph import GraphNetwork
@@ -55,6 +56,7 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "plain-cnn": PlainCNN,
         "feature-denoise-lenet": FeatureDenoiseLeNet,
         "resnet-18": ResNet18,
+        "preact-resnet": PreActResNet,
         "graph": GraphNetwork,
         # Known-bad controls: never to be served as defences
         "control-gradient-killer": GradientKiller,

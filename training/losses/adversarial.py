@@ -18,6 +18,9 @@ from training.recipe.schema import AdversarialSection
 TRADES_START_STD = 0.001
 """Noise of TRADES' start next to the image: at the image itself its divergence has no gradient."""
 
+N_FGSM_NOISE = 2.0
+"""Largest noise of N-FGSM, in epsilon."""
+
 
 def adversarial_terms(
     section: AdversarialSection,
@@ -29,7 +32,7 @@ def adversarial_terms(
     """The terms of the loss on clean `images` (N,C,H,W) in [0, 1] with `labels` (N,)."""
     adversarial = make_adversarial(section, classifier, images, labels, step)
     if section.kind == "madry":
-        return {"cross_entropy": F.cross_entropy(classifier(adversarial), labels)}
+        return {"cross_entropy": _cross_entropy(section, classifier(adversarial), labels)}
     # One pass for both, so that batch statistics cover both.
     clean_logits, logits = classifier(torch.cat([images, adversarial])).chunk(2)
     return pair_terms(section, clean_logits, logits, labels)
@@ -38,17 +41,24 @@ def adversarial_terms(
 def pair_terms(
     section: AdversarialSection, clean_logits: Tensor, logits: Tensor, labels: Tensor
 ) -> dict[str, Tensor]:
-    """The terms of TRADES or ALP, from the logits (N, classes) of clean and adversarial images."""
+    """The terms of the loss, from the logits (N, classes) of clean and adversarial images; Madry et
+    al. leave the clean ones out."""
+    if section.kind == "madry":
+        return {"cross_entropy": _cross_entropy(section, logits, labels)}
     assert section.weight is not None, "the recipe was checked"
     if section.kind == "trades":
         divergence = kl_divergence(clean_logits, logits) / len(labels)
         return {
-            "cross_entropy": F.cross_entropy(clean_logits, labels),
+            "cross_entropy": _cross_entropy(section, clean_logits, labels),
             "divergence": section.weight * divergence,
         }
-    both = F.cross_entropy(clean_logits, labels) + F.cross_entropy(logits, labels)
+    both = [_cross_entropy(section, each, labels) for each in (clean_logits, logits)]
     pairing = (clean_logits - logits).square().sum(1).mean()
-    return {"cross_entropy": both / 2, "pairing": section.weight * pairing}
+    return {"cross_entropy": (both[0] + both[1]) / 2, "pairing": section.weight * pairing}
+
+
+def _cross_entropy(section: AdversarialSection, logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, label_smoothing=section.label_smoothing)
 
 
 def make_adversarial(
@@ -62,6 +72,12 @@ def make_adversarial(
     threat, share = ramped(section.threat, step.progress, section.ramp)
     step_size = (section.step_size or 2.5 * section.threat.epsilon / section.steps) * share
     classifier.eval()
+    if section.attack == "n-fgsm":
+        adversarial = _one_step_from_noise(
+            classifier, images, labels, threat.epsilon, section.weakest, step.generator
+        )
+        classifier.train()
+        return adversarial
     if section.kind == "trades":
         noise = torch.randn(images.shape, generator=step.generator).to(images.device)
         start = threat.project(images, images + TRADES_START_STD * noise)
@@ -80,6 +96,29 @@ def make_adversarial(
     adversarial = _ascend(classifier, value, images, start, threat, section.steps, step_size)
     classifier.train()
     return adversarial
+
+
+def _one_step_from_noise(
+    classifier: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    most: float,
+    weakest: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """N-FGSM with an epsilon for each image from `weakest` times `most` to `most`.
+
+    The noise stays in the image, which is therefore up to three epsilon from the clean one;
+    projecting or clipping it would bring catastrophic overfitting back.
+    """
+    drawn = torch.rand(len(images), 1, 1, 1, generator=generator).to(images.device)
+    epsilon = most * (weakest + (1 - weakest) * drawn)
+    noise = 2 * torch.rand(images.shape, generator=generator).to(images.device) - 1
+    leaf = (images + N_FGSM_NOISE * epsilon * noise).requires_grad_(True)
+    with _weights_held(classifier):
+        value = F.cross_entropy(classifier(leaf), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(value, leaf)
+    return leaf.detach() + epsilon * gradient.sign()
 
 
 def kl_divergence(clean_logits: Tensor, logits: Tensor) -> Tensor:

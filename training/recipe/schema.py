@@ -35,7 +35,8 @@ class Optimiser(_Section):
     """Momentum of SGD."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Weight decay: L2 regularisation with Adam, as in the paper; decoupled with AdamW."""
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    """`one_cycle`: up in the first fifth of the steps, then down (Smith 2018)."""
 
     @model_validator(mode="after")
     def _momentum_is_sgds(self) -> "Optimiser":
@@ -54,6 +55,9 @@ class DataSection(_Section):
     """Number of training images kept aside for selection; test images are for the final table."""
     limit: int | None = Field(default=None, ge=1)
     """Number of training images to use, besides the held-out ones; for trials."""
+    split_groups: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether to keep whole groups aside, such as all frames of a filmed sign: else the held-out
+    images have near copies among the training images."""
     fit: bool = False
     """Whether to pad smaller images with black and repeat the channel of grey ones."""
 
@@ -67,19 +71,63 @@ class AdversarialSection(_Section):
     `alp`: on both, plus `weight` times the squared distance of their logits (Kannan et al. 2018).
     """
     threat: ThreatModel
-    steps: int = Field(ge=1)
+    attack: Literal["pgd", "n-fgsm"] = Field(
+        default="pgd", exclude_if=lambda value: value == "pgd"
+    )
+    """`pgd`: projected gradient ascent. `n-fgsm`: one step of epsilon from noise of twice epsilon,
+    which is not projected (de Jorge et al. 2022): as good as two or three steps of the other."""
+    steps: int = Field(default=1, ge=1)
     """Steps of projected gradient ascent from a random start (TRADES: from next to the image)."""
     step_size: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Step size on the pixel scale; None is 2.5 * epsilon / steps."""
     weight: float | None = Field(default=None, gt=0)
     ramp: float = Field(default=0.0, ge=0, le=1)
     """Fraction of the training over which epsilon and the step size grow from 0."""
+    weakest: float = Field(default=1.0, gt=0, le=1, exclude_if=lambda value: value == 1)
+    """With `n-fgsm`: each image's epsilon is drawn evenly between this fraction of epsilon and all
+    of it, so that images with little contrast can be learnt as well."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, exclude_if=lambda value: not value)
+    """Label smoothing of the cross-entropies."""
+
+    @model_validator(mode="after")
+    def _one_step(self) -> "AdversarialSection":
+        if self.attack == "n-fgsm" and (self.steps > 1 or self.step_size or self.kind == "trades"):
+            raise ValueError(
+                "attack: n-fgsm makes one step of epsilon up the cross-entropy; use madry or alp, "
+                "without steps and step_size"
+            )
+        if self.weakest < 1 and self.attack != "n-fgsm":
+            raise ValueError("weakest is for n-fgsm")
+        return self
 
     @model_validator(mode="after")
     def _weight_of_the_second_term(self) -> "AdversarialSection":
         if (self.kind == "madry") != (self.weight is None):
             raise ValueError("weight belongs to trades and alp, which need it; madry has none")
         return self
+
+
+class AugmentSection(_Section):
+    """Random changes of every training image, drawn anew at each step, before it is attacked."""
+
+    shift_px: float = Field(default=0.0, ge=0)
+    """Largest shift along each side."""
+    mirror: bool = False
+    """Whether to mirror half of the images, left to right."""
+    rotate_degrees: float = Field(default=0.0, ge=0, le=180)
+    """Largest rotation."""
+    scale: float = Field(default=1.0, ge=1, le=4)
+    """Largest factor by which an image grows or shrinks."""
+    perspective: float = Field(default=0.0, ge=0, lt=0.5)
+    """Largest tilt: by which fraction one side is nearer than the middle."""
+    brightness: float = Field(default=1.0, ge=1, le=8)
+    """Largest factor by which pixels are multiplied or divided."""
+    contrast: float = Field(default=1.0, ge=1, le=8)
+    """Largest factor by which differences from the image's mean are multiplied or divided."""
+    tint: float = Field(default=1.0, ge=1, le=4)
+    """As `brightness`, for each colour separately."""
+    blur: float = Field(default=0.0, ge=0, le=1)
+    """Largest share of the mean over 3x3 pixels in a pixel."""
 
 
 class ClassifierSection(_Section):
@@ -107,7 +155,12 @@ class ClassifierSection(_Section):
     average: float | None = Field(default=None, gt=0, lt=1)
     """Decay of the moving average of the weights; the average is kept in place of the last."""
     augment: bool = False
-    """Whether to shift images by up to 4 pixels and mirror half of them, as for photographs."""
+    """Whether to shift images by up to 4 pixels and mirror half of them, as for photographs.
+    The recipe's section [augment] is for more."""
+    precision: Literal["bfloat16"] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """Precision of the convolutions while it learns; None is float32, as is all that is judged."""
     adversarial: AdversarialSection | None = None
 
     @model_validator(mode="after")
@@ -148,13 +201,8 @@ class OnlineSection(_Section):
 
     adversarial: AdversarialSection
     clean_weight: float = Field(default=1.0, ge=0)
-    """Weight of the pixel term on clean images, which should stay unchanged."""
-
-    @model_validator(mode="after")
-    def _learns_from_both(self) -> "OnlineSection":
-        if self.adversarial.kind == "madry":
-            raise ValueError("adversarial.kind: clean images are shown too; use trades or alp")
-        return self
+    """Weight of the pixel term on clean images, which should stay unchanged. With `madry` and 0 no
+    clean image is shown, which halves the work."""
 
 
 class NoiseSection(_Section):
@@ -244,6 +292,10 @@ class DenoiserSection(_Section):
     optimiser: Optimiser = Optimiser(learning_rate=1e-3, weight_decay=1e-5)
     average: float | None = Field(default=None, gt=0, lt=1)
     """Decay of the moving average of the weights, as for the classifier."""
+    precision: Literal["bfloat16"] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """Precision of the convolutions while it learns, as for the classifier."""
 
 
 _SOURCES = ("adversaries", "online", "noise", "joint", "ibp")
@@ -261,6 +313,7 @@ class Recipe(_Section):
     seed: int = Field(default=0, ge=0)
     input: InputSpec
     data: DataSection
+    augment: AugmentSection | None = Field(default=None, exclude_if=lambda value: value is None)
     classifier: ClassifierSection
     adversaries: AdversariesSection | None = None
     online: OnlineSection | None = None

@@ -124,6 +124,8 @@ def surrogate_recipe(manifest: Manifest, seed: int) -> Recipe:
 
 
 def _with_steps(section: AdversarialSection, steps: int) -> AdversarialSection:
+    if section.attack == "n-fgsm":
+        return section  # one step is its all
     return section.model_copy(update={"steps": steps, "step_size": None})
 
 
@@ -149,7 +151,9 @@ def shortened(attack: AttackSpec, most: int) -> AttackSpec:
 
 
 def _narrow(config: dict[str, Any]) -> dict[str, Any]:
-    return config | ({"width": min(config["width"], SMOKE_WIDTH)} if "width" in config else {})
+    """`config` with narrow layers and ten classes, which typeset digits have."""
+    least: dict[str, Any] = {"width": SMOKE_WIDTH, "widths": [SMOKE_WIDTH], "classes": 10}
+    return config | {key: min(config[key], least[key]) for key in least if key in config}
 
 
 def _recipe_of(manifest: Manifest) -> Recipe:

@@ -17,6 +17,7 @@ from fend.bundles import load_bundle, read_manifest
 from fend.datasets import ImageSet
 from fend.models import build, parameter_count
 from fend.pipeline import frozen
+from training.augment import augmented, shifted_and_mirrored
 from training.classifiers.foreign import ForeignInvalid, Origin, classifier_of
 from training.classifiers.said import Said, read_labels
 from training.evaluate import accuracy, white_box_accuracy
@@ -24,9 +25,6 @@ from training.loop import Fit, Fitted, StepContext, fit
 from training.losses.adversarial import adversarial_terms
 from training.recipe.schema import ClassifierSection
 from training.stages.stage import Context
-
-SHIFT_PX = 4
-"""Largest shift of an augmented image."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,9 @@ def by_label(
 
 
 def _digest(section: ClassifierSection, context: Context) -> str:
-    parts = (section.model_dump_json(), context.data.model_dump_json(), str(context.seed))
+    parts = [section.model_dump_json(), context.data.model_dump_json(), str(context.seed)]
+    if context.augment is not None:
+        parts.append(context.augment.model_dump_json())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -163,7 +163,9 @@ def _job(classifier: nn.Module, section: ClassifierSection, context: Context) ->
         images = splits.train.pixels(indices).to(device)
         labels = splits.train.labels[indices].to(device)
         if section.augment:
-            images = augmented(images, step.generator)
+            images = shifted_and_mirrored(images, step.generator)
+        if context.augment is not None:
+            images = augmented(images, context.augment, step.generator)
         if section.adversarial is not None:
             return adversarial_terms(section.adversarial, classifier, images, labels, step)
         return {"cross_entropy": F.cross_entropy(classifier(images), labels)}
@@ -185,23 +187,5 @@ def _job(classifier: nn.Module, section: ClassifierSection, context: Context) ->
         loss,
         validate,
         average=section.average,
+        precision=torch.bfloat16 if section.precision else torch.float32,
     )
-
-
-def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Images (N,C,H,W), each shifted by up to `SHIFT_PX` with black borders, half of them mirrored.
-
-    `generator` is on the CPU, wherever the images are.
-    """
-    count, _, height, width = images.shape
-    draws = torch.randint(2 * SHIFT_PX + 1, (2, count, 1), generator=generator)
-    mirrored = torch.rand(count, 1, generator=generator) < 0.5
-    rows = draws[0] + torch.arange(height)
-    columns = draws[1] + torch.arange(width)
-    columns = torch.where(mirrored, columns.flip(1), columns)
-    padded = F.pad(images, (SHIFT_PX,) * 4)
-    image = torch.arange(count).view(-1, 1, 1)
-    device = images.device
-    places = (image.to(device), rows.unsqueeze(2).to(device), columns.unsqueeze(1).to(device))
-    picked: Tensor = padded.movedim(1, -1)[places]
-    return picked.movedim(-1, 1).contiguous()

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from fend.models import build
 from fend.pipeline import Defence, frozen
+from training.augment import augmented
 from training.evaluate import accuracy, white_box_accuracy
 from training.loop import Fit, StepContext, fit
 from training.losses.adversarial import make_adversarial, pair_terms
@@ -68,23 +69,34 @@ def online_fit(
         frozen(classifier)
     defence = Defence(denoiser, classifier)
     loss_fn.calibrate(splits.train.pixels(slice(0, 1_000)).to(device))
-    features = FeatureCache(loss_fn.targets, len(splits.train), context.loss.cache_bytes)
+    # An augmented image is new at each step: nothing of it can be kept.
+    cache_bytes = context.loss.cache_bytes if context.augment is None else 0
+    features = FeatureCache(loss_fn.targets, len(splits.train), cache_bytes)
+    shows_clean = adversarial.kind != "madry" or clean_weight > 0
 
     def loss(indices: Tensor, step: StepContext) -> dict[str, Tensor]:
         clean = splits.train.pixels(indices).to(device)
+        if context.augment is not None:
+            clean = augmented(clean, context.augment, step.generator)
         labels = splits.train.labels[indices].to(device)
         attacked = make_adversarial(adversarial, defence, clean, labels, step)
         if not joint:
             classifier.eval()  # its batch statistics stay unchanged as well
-        both = defence.denoiser(torch.cat([clean, attacked]))
-        clean_logits, logits = defence.classifier(both).chunk(2)
-        kept, denoised = both.chunk(2)
+        shown = torch.cat([clean, attacked]) if shows_clean else attacked
+        cleaned = defence.denoiser(shown)
+        answers = defence.classifier(cleaned)
+        # Where no clean image is shown, both names are of the attacked ones.
+        (kept, denoised), (clean_logits, logits) = (
+            (each[: len(clean)], each[-len(clean) :]) for each in (cleaned, answers)
+        )
         task = pair_terms(adversarial, clean_logits, logits, labels)
-        return {
+        terms = {
             **{name: task_weight * term for name, term in task.items() if task_weight},
             **loss_fn.terms(denoised, clean, features.get(indices, clean)),
-            "clean_pixel": clean_weight * F.mse_loss(kept, clean),
         }
+        if clean_weight:
+            terms["clean_pixel"] = clean_weight * F.mse_loss(kept, clean)
+        return terms
 
     def validate(module: nn.Module) -> dict[str, float]:
         whole = module if joint else Defence(module, classifier).eval()
@@ -104,4 +116,5 @@ def online_fit(
         loss,
         validate,
         average=section.average,
+        precision=torch.bfloat16 if section.precision else torch.float32,
     )

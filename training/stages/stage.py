@@ -11,7 +11,7 @@ from torch import nn
 from fend.images import InputSpec
 from training.data import Splits
 from training.losses.feature_loss import FeatureLoss, feature_loss
-from training.recipe.schema import DataSection, DenoiserSection, LossSection, Recipe
+from training.recipe.schema import AugmentSection, DataSection, DenoiserSection, LossSection, Recipe
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Context:
 
     input: InputSpec
     data: DataSection
+    augment: AugmentSection | None
     splits: Splits
     """Images of `data`."""
     denoiser: DenoiserSection
@@ -55,6 +56,7 @@ class Context:
         return cls(
             input=recipe.input,
             data=recipe.data,
+            augment=recipe.augment,
             splits=splits,
             denoiser=recipe.denoiser,
             loss=recipe.loss or LossSection(),

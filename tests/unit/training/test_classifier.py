@@ -10,7 +10,8 @@ from rich.console import Console
 
 from training.recipe.files import load_recipe
 from training.recipe.smaller import smoke
-from training.stages.classifier import SHIFT_PX, augmented, obtain_classifier
+from training.augment import SHIFT_PX, shifted_and_mirrored
+from training.stages.classifier import obtain_classifier
 
 
 def test_who_waits_for_another_process_to_train_it_is_told(tmp_path, context_of) -> None:
@@ -44,7 +45,7 @@ def test_images_are_shifted_and_half_of_them_mirrored() -> None:
     count = 400
     images = torch.zeros(count, 3, 12, 16)
     images[:, :, 6, 5] = 1.0  # one bright pixel, left of the middle
-    made = augmented(images, torch.Generator().manual_seed(0))
+    made = shifted_and_mirrored(images, torch.Generator().manual_seed(0))
     assert made.shape == images.shape
     assert torch.equal(made[:, 0], made[:, 2])
     assert torch.equal(made.sum((2, 3)), torch.ones(count, 3))  # it never leaves this image
@@ -58,7 +59,7 @@ def test_images_are_shifted_and_half_of_them_mirrored() -> None:
 def test_the_generator_decides() -> None:
     images = torch.rand(5, 1, 8, 8)
     first, again, other = (
-        augmented(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+        shifted_and_mirrored(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
