@@ -123,3 +123,23 @@ def test_a_divergence_is_zero_for_equal_answers_and_positive_else() -> None:
     even = torch.zeros(1, 2)
     expected = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
     assert float(kl_divergence(logits, even)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_one_step_from_noise_is_not_projected(classifier, batch) -> None:
+    images, labels = batch
+    section = AdversarialSection(kind="madry", attack="n-fgsm", threat=ThreatModel(epsilon=0.05))
+    made = make_adversarial(section, classifier, images, labels, _moment())
+    assert classifier.training
+    assert not made.requires_grad
+    away = (made - images).abs()
+    assert 0.1 < float(away.max()) <= 0.15 + 1e-6  # noise of two epsilon and a step of one
+    assert float(made.min()) < 0  # nor clipped
+    assert _harm("madry", classifier, images, labels, made) > 0
+
+
+@pytest.mark.parametrize("changes", [{"steps": 2}, {"kind": "trades", "weight": 1.0}])
+def test_one_step_from_noise_is_one_step_up_the_cross_entropy(changes) -> None:
+    threat = ThreatModel(epsilon=0.05)
+    given = {"kind": "madry", "attack": "n-fgsm", "threat": threat} | changes
+    with pytest.raises(ValueError, match="n-fgsm makes one step"):
+        AdversarialSection(**given)

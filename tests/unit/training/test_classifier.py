@@ -8,9 +8,9 @@ import torch
 from filelock import FileLock
 from rich.console import Console
 
+from training.augment import SHIFT_PX, shifted_and_mirrored
 from training.recipe.files import load_recipe
 from training.recipe.smaller import smoke
-from training.augment import SHIFT_PX, shifted_and_mirrored
 from training.stages.classifier import obtain_classifier
 
 

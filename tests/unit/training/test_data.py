@@ -53,3 +53,25 @@ def test_images_of_another_shape_are_refused_or_fitted_on_request(noise) -> None
     small = InputSpec(channels=1, height_px=20, width_px=28)
     with pytest.raises(RecipeError, match="input is 1x20x28"):
         load_splits(fit, small, 0, None)
+
+
+def test_whole_groups_are_held_out(tmp_path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 28, 28), dtype=np.uint8)
+    labels, groups = np.arange(300) % 10, np.arange(300) // 15
+    pixels[:, 0, 0] = groups
+    np.savez(tmp_path / "filmed.npz", images=pixels, labels=labels, groups=groups)
+    filmed = f"npz:{tmp_path / 'filmed.npz'}"
+    section = DataSection(train=filmed, test=filmed, held_out=50, split_groups=True)
+    splits = load_splits(section, GREY, 0, None)
+    train, held_out = (
+        set(part.images[:, 0, 0, 0].tolist()) for part in (splits.train, splits.held_out)
+    )
+    assert train.isdisjoint(held_out)
+    assert len(splits.held_out) == 60
+    assert len(splits.train) == 240
+
+
+def test_groups_that_the_data_do_not_tell_cannot_be_held_out(noise) -> None:
+    section = DataSection(train=noise, test=noise, held_out=50, split_groups=True)
+    with pytest.raises(RecipeError, match="says nothing of groups"):
+        load_splits(section, GREY, 0, None)

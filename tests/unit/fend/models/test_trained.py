@@ -38,6 +38,7 @@ def test_denoisers_give_images_back_in_their_shape(architecture, config, shape) 
         ("feature-denoise-lenet", {"classes": 7}, (1, 28, 28)),
         ("feature-denoise-lenet", {"classes": 7, "channels": 3, "size_px": 32}, (3, 32, 32)),
         ("resnet-18", {"classes": 7, "width": 4}, (3, 32, 32)),
+        ("preact-resnet", {"classes": 7, "widths": [4, 8], "blocks": 2}, (3, 32, 32)),
         ("resnet-18", {"classes": 7, "width": 4, "channels": 1}, (1, 28, 28)),
         ("resnet-18", {"classes": 7, "width": 4, "denoise_after": [2, 4]}, (3, 32, 32)),
     ],
