@@ -71,9 +71,7 @@ class AdversarialSection(_Section):
     `alp`: on both, plus `weight` times the squared distance of their logits (Kannan et al. 2018).
     """
     threat: ThreatModel
-    attack: Literal["pgd", "n-fgsm"] = Field(
-        default="pgd", exclude_if=lambda value: value == "pgd"
-    )
+    attack: Literal["pgd", "n-fgsm"] = Field(default="pgd", exclude_if=lambda value: value == "pgd")
     """`pgd`: projected gradient ascent. `n-fgsm`: one step of epsilon from noise of twice epsilon,
     which is not projected (de Jorge et al. 2022): as good as two or three steps of the other."""
     steps: int = Field(default=1, ge=1)
@@ -96,6 +94,8 @@ class AdversarialSection(_Section):
                 "attack: n-fgsm makes one step of epsilon up the cross-entropy; use madry or alp, "
                 "without steps and step_size"
             )
+        if self.attack == "n-fgsm" and self.threat.norm != "linf":
+            raise ValueError("attack: n-fgsm is for the norm linf")
         if self.weakest < 1 and self.attack != "n-fgsm":
             raise ValueError("weakest is for n-fgsm")
         return self

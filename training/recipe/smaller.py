@@ -152,8 +152,10 @@ def shortened(attack: AttackSpec, most: int) -> AttackSpec:
 
 def _narrow(config: dict[str, Any]) -> dict[str, Any]:
     """`config` with narrow layers and ten classes, which typeset digits have."""
-    least: dict[str, Any] = {"width": SMOKE_WIDTH, "widths": [SMOKE_WIDTH], "classes": 10}
-    return config | {key: min(config[key], least[key]) for key in least if key in config}
+    changes = {"widths": [SMOKE_WIDTH, SMOKE_WIDTH], "classes": 10}
+    if "width" in config:
+        changes["width"] = min(config["width"], SMOKE_WIDTH)
+    return config | {key: value for key, value in changes.items() if key in config}
 
 
 def _recipe_of(manifest: Manifest) -> Recipe:

@@ -108,6 +108,20 @@ def test_the_loss_holds_the_denoiser_to_the_clean_image(job) -> None:
     assert {"cross_entropy", "divergence"} < set(terms)
 
 
+def test_without_clean_images_only_attacked_ones_are_shown(job_of) -> None:
+    """Augmented, and in bfloat16 where the loop asks for it."""
+    recipe = smoke(load_recipe("signs"))
+    torch.manual_seed(0)
+    job = job_of(recipe, build("preact-resnet", recipe.classifier.config))
+    shown = []
+    job.module.denoiser.register_forward_pre_hook(lambda _, given: shown.append(len(given[0])))
+    job.module.train()
+    terms = job.loss(torch.arange(8), _step())
+    assert set(terms) == {"cross_entropy", "pixel"}
+    assert shown == [8, 8]  # the attack's step, then the training's
+    assert job.precision == torch.bfloat16
+
+
 def test_the_run_exports_both_networks_as_they_became(run, recipe, tmp_path) -> None:
     run(recipe, tmp_path)
     folder = tmp_path / "models" / recipe.name

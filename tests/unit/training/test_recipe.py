@@ -10,7 +10,7 @@ from training.recipe import Recipe, RecipeError
 from training.recipe.files import load_recipe, overlaid, shipped_recipes
 from training.recipe.smaller import smoke
 
-FULL_ONLY = ["mnist-online", "mnist-paper", "mnist-static"]
+FULL_ONLY = ["mnist-online", "mnist-paper", "mnist-static", "signs"]
 
 DEFENCES = [
     "unsecured",
@@ -164,7 +164,9 @@ def test_changes_are_laid_over_the_profile() -> None:
 
 
 STATIC = 'adversaries={threat={epsilon=0.1}, attacks=[{name="fgsm"}]}'
-MADRY = 'joint.adversarial={kind="madry", threat={epsilon=0.1}, steps=1}'
+TRADES = (
+    'joint.adversarial={kind="trades", weight=1.0, attack="n-fgsm", threat={epsilon=0.1}, steps=1}'
+)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +179,10 @@ MADRY = 'joint.adversarial={kind="madry", threat={epsilon=0.1}, steps=1}'
         ("mnist-ibp", ["loss={}"], "ibp: has a loss of its own"),
         ("mnist-ibp", ["noise={sigma=0.5}"], "makes all it is shown"),
         ("mnist-ibp", ["denoiser.epochs=0"], "nothing would use these sections: ibp"),
-        ("mnist", [MADRY], "clean images are shown too"),
+        ("signs", ["joint.adversarial.steps=2"], "n-fgsm makes one step"),
+        ("signs", [TRADES], "n-fgsm makes one step"),
+        ("signs", ["joint.adversarial.threat={norm='l2', epsilon=1}"], "norm linf"),
+        ("signs", ["joint.adversarial.attack=pgd"], "weakest is for n-fgsm"),
         ("mnist", ["loss.task_weight=1.0"], "guides nothing"),
         ("mnist", ['loss={network="classifier", taps="logits"}'], "guides nothing"),
         ("mnist", [STATIC], "makes all it is shown"),

@@ -87,6 +87,8 @@ class TestNpz:
             ({"labels": np.array([0, 2**62])}, "0..9999"),
             ({"labels": np.array([0, 2]), "label_names": np.array(["a", "b"])}, "0..1"),
             ({"label_names": np.array([1, 2])}, "label_names must be texts"),
+            ({"groups": np.array([0.5, 1])}, "groups must be whole numbers"),
+            ({"groups": np.array([0, 1, 2])}, "groups must have a number for each of the 2 images"),
             ({"label_names": np.array(["a", None], dtype=object)}, "Python objects"),
             ({"images": np.array([[[None]]], dtype=object)}, "Python objects"),
         ],
