@@ -56,7 +56,7 @@ def _held_out(images: ImageSet, section: DataSection, seed: int) -> Tensor:
     chosen = torch.randperm(len(sizes), generator=generator)
     count = int((sizes[chosen].cumsum(0) < section.held_out).sum()) + 1
     indices = torch.isin(images.groups, numbers[chosen[:count]]).nonzero().squeeze(1)
-    # Shuffled: the first of them are attacked after each epoch, and files are often sorted by class.
+    # Shuffled: the first of them are attacked after each epoch, and files may be sorted by class.
     return indices[torch.randperm(len(indices), generator=generator)]
 
 

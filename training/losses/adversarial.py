@@ -115,7 +115,7 @@ def _one_step_from_noise(
     epsilon = most * (weakest + (1 - weakest) * drawn)
     noise = 2 * torch.rand(images.shape, generator=generator).to(images.device) - 1
     leaf = (images + N_FGSM_NOISE * epsilon * noise).requires_grad_(True)
-    with _weights_held(classifier):
+    with _weights_frozen(classifier):
         value = F.cross_entropy(classifier(leaf), labels, reduction="sum")
         (gradient,) = torch.autograd.grad(value, leaf)
     return leaf.detach() + epsilon * gradient.sign()
