@@ -1,4 +1,4 @@
-"""What a bundle withstands when the attacker knows everything, at each epsilon; its card then says so.
+"""What a bundle withstands when the attacker knows everything, at each epsilon, told to its card.
 
     python -m benchmarks.withstands models/signs --dataset gtsrb:test --epsilons 4/255 8/255
 
