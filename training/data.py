@@ -51,7 +51,7 @@ def _held_out(images: ImageSet, section: DataSection, seed: int) -> Tensor:
         return images.sample(section.held_out, seed).sort().values
     if images.groups is None:
         raise RecipeError(f"{images.name} has no groups; leave data.split_groups out")
-    numbers, sizes = images.groups.unique(return_counts=True)
+    numbers, sizes = images.groups.unique(return_counts=True)  # type: ignore[no-untyped-call]
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(sizes), generator=generator)
     count = int((sizes[chosen].cumsum(0) < section.held_out).sum()) + 1
