@@ -6,8 +6,10 @@ where the status differs from the family's. The service answers with `status`, t
 prints the message.
 """
 
+import sys
 import unicodedata
 from pathlib import Path
+from shutil import which
 
 TURNS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that turn the direction of writing around, and so can make text read as another."""
@@ -118,6 +120,8 @@ def extra_missing(what: str, extra: str) -> Unavailable:
     checkout = Path(__file__).parents[1]
     editable = (checkout / "pyproject.toml").is_file()
     place = f"-e '{checkout}[{extra}]'" if editable else f"'fend[{extra}]'"
+    active = Path(which("pip") or "").parent == Path(sys.executable).parent
+    pip = "pip" if active else f"{sys.executable} -m pip"
     return Unavailable(
-        f"{what}, which comes with fend[{extra}]: pip install {place}", code="dependency_missing"
+        f"{what}, which comes with fend[{extra}]: {pip} install {place}", code="dependency_missing"
     )

@@ -1,12 +1,14 @@
 """`fend train RECIPE`: the whole training pipeline in one command."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fend.cli.folders import DATA_DIR, DataDir
+from fend.errors import extra_missing
 from fend.files import check_folder
 
 
@@ -113,6 +115,8 @@ def train(
     file = None if labels is None else str(labels)
     taken = foreign_changes(recipe, classifier, classifier_weights, file, said)
     chosen = load_recipe(recipe, profile=profile, changes=[*taken, *(changes or [])], seed=seed)
+    if find_spec("tensorboard") is None:  # told now, and not after the first minutes of work
+        raise extra_missing("`fend train` needs tensorboard", "train")
     if smoke:
         chosen = smoke_recipe(chosen)
     if device == "auto":
