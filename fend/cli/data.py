@@ -54,7 +54,7 @@ def fetch(
 
 
 def _state(form: str, data_dir: Path) -> str:
-    from fend.datasets import MissingDatasetError, cifar10, gtsrb, mnist
+    from fend.datasets import MissingDatasetError, cifar10, gtsrb, imagenette, mnist
     from fend.datasets.registry import fetched_with
 
     try:
@@ -67,6 +67,8 @@ def _state(form: str, data_dir: Path) -> str:
         elif form.startswith("gtsrb"):
             for split in gtsrb.SPLITS:
                 gtsrb.find_file(split, data_dir)
+        elif form.startswith("imagenette"):
+            imagenette.find_folder(data_dir)
         else:
             return "-" if "PATH" in form else "built in"
     except MissingDatasetError:

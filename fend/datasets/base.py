@@ -1,10 +1,11 @@
-"""A labelled image set in memory, and the errors that reading one can raise."""
+"""A labelled image set, and the errors that reading one can raise."""
 
 import hashlib
 import json
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,6 +17,10 @@ MAX_LABEL_CHARACTERS = 200
 _BIDIRECTIONAL = frozenset(
     "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 )
+
+_COPIED_BYTES = 2**28
+"""Of a set whose parts are copies."""
+_HASHED_BYTES = 2**24
 
 _UNSHOWN = ("Cc", "Cs", "Zl", "Zp")  # control, half of a pair, ends of lines and paragraphs
 
@@ -34,16 +39,17 @@ class InvalidDatasetError(Invalid):
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images and their labels, all in memory; two sets are the same when their digests are.
+    """Images and their labels; two sets are the same when their digests are.
 
     Attributes:
         name: spec of its source, such as "mnist:test".
-        images: uint8 (N, C, H, W).
+        images: uint8 (N, C, H, W), in memory or mapped into it; with `rows` more than N of them.
         labels: int64 (N,), each in [0, len(label_names)).
         label_names: name of each label.
         groups: int64 (N,): images with the same number show the same object, such as one filmed
             sign; None where nothing says.
-        digest: "sha256:..." over shape, pixels, labels and label names, but not name and groups.
+        rows: int64 (N,): places in `images` of this set's, so that a part of a large set takes no
+            memory; None where they are all of them.
 
     Raises:
         InvalidDatasetError: dtypes, shapes or labels are not as above.
@@ -54,18 +60,20 @@ class ImageSet:
     labels: Tensor
     label_names: tuple[str, ...]
     groups: Tensor | None = None
-    digest: str = field(init=False)
+    rows: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._check()
-        object.__setattr__(self, "digest", self._compute_digest())
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def pixels(self, indices: Tensor | slice) -> Tensor:
         """The chosen images as float32 (len, C, H, W) in [0, 1]."""
-        return self.images[indices].to(torch.float32).div_(255)
+        return self._levels(indices).to(torch.float32).div_(255)
+
+    def _levels(self, indices: Tensor | slice) -> Tensor:
+        return self.images[indices if self.rows is None else self.rows[indices]]
 
     def sample(self, count: int | None, seed: int) -> Tensor:
         """Draw `count` indices without replacement: int64 (min(count, N),).
@@ -88,25 +96,40 @@ class ImageSet:
     def subset(self, indices: Tensor | slice) -> "ImageSet":
         """The chosen images as a set of their own: same name and label names, its own digest."""
         groups = None if self.groups is None else self.groups[indices]
-        images, labels = self.images[indices], self.labels[indices]
-        return ImageSet(self.name, images, labels, self.label_names, groups)
+        labels = self.labels[indices]
+        if self.images.numel() <= _COPIED_BYTES:
+            return ImageSet(self.name, self._levels(indices), labels, self.label_names, groups)
+        rows = torch.arange(len(self.images)) if self.rows is None else self.rows
+        return ImageSet(self.name, self.images, labels, self.label_names, groups, rows[indices])
 
     def relabelled(self, label_names: tuple[str, ...]) -> "ImageSet":
         """The same images with labels numbered by another list of names, such as a model's.
 
+        A name is found where it is there, or else where it is but for case, "_" for a space, and
+        further names after a comma, as ImageNet's classes have them.
+
         Raises:
-            InvalidDatasetError: when a name of this set is not in `label_names`.
+            InvalidDatasetError: when the name of an image is not in `label_names`, or two names are
+                the same one there.
         """
         if label_names == self.label_names:
             return self
-        unknown = [name for name in self.label_names if name not in label_names]
+        places = _places(self.label_names, label_names)
+        used = [self.label_names[label] for label in sorted(set(self.labels.tolist()))]
+        unknown = [name for name in used if name not in places]
         if unknown:
             raise InvalidDatasetError(
-                f"{self.name} has labels that are not among {', '.join(label_names)}: "
-                f"{', '.join(unknown)}"
+                f"{self.name} has labels that are not among {some(label_names)}: {some(unknown)}"
             )
-        positions = torch.tensor([label_names.index(name) for name in self.label_names])
-        return ImageSet(self.name, self.images, positions[self.labels], label_names, self.groups)
+        by_place: dict[int, str] = {}
+        for name in used:
+            if (other := by_place.setdefault(places[name], name)) != name:
+                raise InvalidDatasetError(
+                    f"{self.name}: {other} and {name} are both {label_names[places[name]]}"
+                )
+        positions = torch.tensor([places.get(name, 0) for name in self.label_names])
+        labels = positions[self.labels]
+        return ImageSet(self.name, self.images, labels, label_names, self.groups, self.rows)
 
     def _check(self) -> None:
         images, labels = self.images, self.labels
@@ -115,9 +138,10 @@ class ImageSet:
                 f"{self.name}: images must be uint8 (N, C, H, W) with nothing empty, "
                 f"not {images.dtype} {tuple(images.shape)}"
             )
-        if labels.dtype != torch.int64 or labels.shape != (len(images),):
+        count = len(images if self.rows is None else self.rows)
+        if labels.dtype != torch.int64 or labels.shape != (count,) or not count:
             raise InvalidDatasetError(
-                f"{self.name}: {len(images)} images need int64 labels of shape ({len(images)},), "
+                f"{self.name}: {count} images need int64 labels of shape ({count},), "
                 f"not {labels.dtype} {tuple(labels.shape)}"
             )
         try:
@@ -136,12 +160,44 @@ class ImageSet:
                 f"but go from {lowest} to {highest}"
             )
 
-    def _compute_digest(self) -> str:
-        header = {"shape": list(self.images.shape), "label_names": list(self.label_names)}
+    @cached_property
+    def digest(self) -> str:
+        """ "sha256:..." over shape, pixels, labels and label names, but not name and groups."""
+        shape = [len(self), *self.images.shape[1:]]
+        header = {"shape": shape, "label_names": list(self.label_names)}
         digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-        digest.update(np.ascontiguousarray(self.images.numpy()).data)
+        at_once = max(1, _HASHED_BYTES // self.images[0].numel())
+        for part in torch.split(torch.arange(len(self)), at_once):
+            digest.update(np.ascontiguousarray(self._levels(part).numpy()).data)
         digest.update(np.ascontiguousarray(self.labels.numpy().astype("<i8")).data)
         return f"sha256:{digest.hexdigest()}"
+
+
+def _places(names: Sequence[str], known: Sequence[str]) -> dict[str, int]:
+    """Where `known` has each of `names`, as `ImageSet.relabelled` finds them."""
+    places = {name: place for place, name in enumerate(known)}
+    alike: dict[str, set[int]] = {}
+    for place, name in enumerate(known):
+        for form in (name, *name.split(",")):
+            alike.setdefault(_plain(form), set()).add(place)
+    found = {}
+    for name in names:
+        forms = (alike.get(_plain(form), set()) for form in (name, *name.split(",")))
+        if name in places:
+            found[name] = places[name]
+        elif (one := next((form for form in forms if len(form) == 1), None)) is not None:
+            (found[name],) = one
+    return found
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).replace("_", " ").strip().casefold()
+
+
+def some(names: Sequence[str]) -> str:
+    """The names, or as many of them as a line holds."""
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return ", ".join(names[:20]) + more
 
 
 def check_label_names(names: Sequence[str]) -> Sequence[str]:

@@ -8,9 +8,9 @@ mirror is TensorFlow Datasets'.
 import hashlib
 import http.client
 import os
-import shutil
 import ssl
 import tarfile
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -18,9 +18,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fend.datasets import cifar10, mnist
+from fend.datasets import cifar10, imagenette, mnist
 from fend.errors import Invalid
-from fend.files import replacing
 
 Progress = Callable[[str, int, int], None]
 """Callback with a file's name, the number of bytes received, and its size in bytes."""
@@ -44,8 +43,8 @@ class RemoteFile:
         path: its place, relative to the data directory.
         urls: its mirrors, best first.
         size_bytes, md5: its published size and digest.
-        unpacks_to: for a tar archive, the members to unpack, named relative to the data directory
-            as in the archive; the archive itself is not kept.
+        unpacks_to: for a tar archive, the members to unpack, files or folders, named relative to
+            the data directory as in the archive; the archive itself is not kept.
     """
 
     path: str
@@ -82,6 +81,15 @@ FILES: Mapping[str, tuple[RemoteFile, ...]] = {
             size_bytes=170_498_071,
             md5="c58f30108f718f92721af3b95e74349a",
             unpacks_to=tuple(f"{cifar10.FOLDER}/{name}" for name in cifar10.MD5S),
+        ),
+    ),
+    "imagenette": (
+        RemoteFile(
+            path="imagenette2-320.tgz",
+            urls=("https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz",),
+            size_bytes=341_663_724,
+            md5="3df6f0d01a2c9592104656642f5e78a3",
+            unpacks_to=(imagenette.FOLDERS[0],),
         ),
     ),
 }
@@ -121,7 +129,7 @@ def download(
 def _is_present(file: RemoteFile, data_dir: Path) -> bool:
     """Whether the file that readers need exists; readers check the digest of unpacked files."""
     if file.unpacks_to:
-        return all((data_dir / path).is_file() for path in file.unpacks_to)
+        return all((data_dir / path).exists() for path in file.unpacks_to)
     path = data_dir / file.path
     return path.with_suffix("").is_file() or (path.is_file() and _md5(path) == file.md5)
 
@@ -195,12 +203,16 @@ def _unpack(file: RemoteFile, data_dir: Path) -> None:
     if not file.unpacks_to:
         return
     archive_path = data_dir / file.path
-    with tarfile.open(archive_path) as archive:
+    with (
+        tarfile.open(archive_path) as archive,
+        tempfile.TemporaryDirectory(dir=data_dir) as staging,
+    ):
+        members = archive.getmembers()
         for path in file.unpacks_to:
-            packed = archive.extractfile(path)
-            assert packed is not None  # the archive is the published one, by its digest
-            with packed, replacing(data_dir / path) as staging, staging.open("wb") as out:
-                shutil.copyfileobj(packed, out)
+            wanted = [item for item in members if f"{item.name}/".startswith(f"{path}/")]
+            archive.extractall(staging, wanted, filter="data")
+            (data_dir / path).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(Path(staging) / path, data_dir / path)
     archive_path.unlink()
 
 

@@ -1,16 +1,21 @@
-"""The caller's own images from a folder that has one folder a class, each full of image files."""
+"""The caller's own images: one folder a class, or a CSV file of paths and labels."""
 
+import csv
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from fend.datasets.archives import is_left_behind
 from fend.datasets.base import ImageSet, InvalidDatasetError, MissingDatasetError
-from fend.errors import FendError
-from fend.images import DEFAULT_LIMITS, DecodedImage, DecodeLimits, InputSpec, decode
+from fend.datasets.pictures import (
+    MAX_TOTAL_BYTES,
+    Pictures,
+    decoded,
+    of_files,
+    sorted_labels,
+)
+from fend.images import DEFAULT_LIMITS, DecodeLimits, InputSpec
 
-MAX_TOTAL_BYTES = 2**31
+PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path")
+LABEL_COLUMNS = ("label", "class", "class_name", "labels", "classid", "target")
 
 
 def load(
@@ -19,53 +24,77 @@ def load(
     limits: DecodeLimits = DEFAULT_LIMITS,
     max_total_bytes: int = MAX_TOTAL_BYTES,
 ) -> ImageSet:
-    """Decode every file of every class folder, as an uploaded image is decoded.
+    """The pictures of every class folder, decoded in memory; see `class_folders`, `decoded`."""
+    pictures = class_folders(path)
+    return decoded(pictures, input_spec, limits=limits, max_total_bytes=max_total_bytes)
+
+
+def class_folders(path: Path) -> Pictures:
+    """The pictures of every class folder.
 
     Classes are in the order of their names, numbers by value; images within a class likewise. What
     file managers leave, hidden files and files beside the class folders are passed over.
 
-    Args:
-        input_spec: what images are brought to. Without it they keep their size, which must be one
-            for all, and have one channel if all of them are grey, else three.
-        limits: for each file.
-        max_total_bytes: of the decoded set; more is refused before decoding.
-
     Raises:
         MissingDatasetError: when there is no such folder.
-        InvalidDatasetError: when there are no class folders or images, a file is not an image,
-            sizes differ, or the set is too large; names the file.
+        InvalidDatasetError: when there are no class folders, or one without images.
     """
     if not path.is_dir():
         raise MissingDatasetError(f"there is no folder {path}")
-    class_folders = [entry for entry in _visible(path) if entry.is_dir()]
-    files = [(file, label) for label, entry in enumerate(class_folders) for file in _visible(entry)]
-    if not files:
+    folders = [entry for entry in _visible(path) if entry.is_dir()]
+    inside = [_visible(entry) for entry in folders]
+    if not any(inside):
         raise InvalidDatasetError(
             f"{path} holds no images in class folders; lay it out as {path}/LABEL/IMAGE.png"
         )
-    spec = input_spec or _own_size(files[0][0], limits)
-    shape = (len(files), spec.channels, spec.height_px, spec.width_px)
-    total_bytes = torch.Size(shape).numel()
-    if total_bytes > max_total_bytes:
+    empty = [entry.name for entry, found in zip(folders, inside, strict=True) if not found]
+    if empty:
         raise InvalidDatasetError(
-            f"{path}: {len(files)} images take {total_bytes} bytes decoded, "
-            f"the limit is {max_total_bytes}; use fewer or smaller ones"
+            f"{path}: the class folder {empty[0]} holds no image; put some there, or delete it"
         )
-    images = torch.empty(shape, dtype=torch.uint8)
-    for index, (file, _) in enumerate(files):
-        image = _decode(file, spec, limits)
-        if input_spec is None and image.resized:
-            raise InvalidDatasetError(
-                f"{file} is {image.source_size_px} pixels (height, width), {files[0][0]} is "
-                f"{(spec.height_px, spec.width_px)}; make all of one size"
-            )
-        images[index] = (image.pixels * 255).round()
-    return ImageSet(
-        name=f"folder:{path.name}",
-        images=images if input_spec else _drop_equal_channels(images),
-        labels=torch.tensor([label for _, label in files]),
-        label_names=tuple(entry.name for entry in class_folders),
-    )
+    files = [(file, label) for label, found in enumerate(inside) for file in found]
+    return of_files(f"folder:{path.name}", path, files, tuple(entry.name for entry in folders))
+
+
+def listed(path: Path) -> Pictures:
+    """The pictures that a CSV file lists: a column of paths, which begin at the file's folder, and
+    one of labels, named in its first line.
+
+    Raises:
+        MissingDatasetError: when there is no such file.
+        InvalidDatasetError: no such columns, a line without a label, or no line at all.
+    """
+    if not path.is_file():
+        raise MissingDatasetError(f"there is no file {path}")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            first = file.readline()
+            file.seek(0)
+            delimiter = max(",;\t", key=first.count)
+            rows = list(csv.reader(file, delimiter=delimiter, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InvalidDatasetError(f"{path} is no CSV file: {error}") from error
+    header = [name.strip().casefold() for name in rows[0]] if rows else []
+    place = next((header.index(name) for name in PATH_COLUMNS if name in header), None)
+    of_label = next((header.index(name) for name in LABEL_COLUMNS if name in header), None)
+    if place is None or of_label is None:
+        raise InvalidDatasetError(
+            f"{path}: its first line names the columns {', '.join(header) or '(none)'}; one of "
+            f"{', '.join(PATH_COLUMNS)} is needed, and one of {', '.join(LABEL_COLUMNS)}"
+        )
+    found: list[tuple[Path, str]] = []
+    for number, row in enumerate(rows[1:], start=2):
+        if not row:
+            continue
+        if len(row) != len(header) or not row[place].strip() or not row[of_label].strip():
+            raise InvalidDatasetError(f"{path}, line {number}: no path, or no label")
+        found.append((path.parent / row[place].strip(), row[of_label].strip()))
+    if not found:
+        raise InvalidDatasetError(f"{path} lists no image")
+    names = sorted_labels(label for _, label in found)
+    places = {name: number for number, name in enumerate(names)}
+    files = [(file, places[label]) for file, label in found]
+    return of_files(f"csv:{path.name}", path, files, names)
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -73,23 +102,3 @@ def _visible(folder: Path) -> list[Path]:
     if all(entry.stem.isdecimal() for entry in entries):
         return sorted(entries, key=lambda entry: (int(entry.stem), entry.name))
     return sorted(entries, key=lambda entry: entry.name)
-
-
-def _own_size(file: Path, limits: DecodeLimits) -> InputSpec:
-    probe = _decode(file, InputSpec(channels=3, height_px=1, width_px=1), limits)
-    height_px, width_px = probe.source_size_px
-    return InputSpec(channels=3, height_px=height_px, width_px=width_px)
-
-
-def _decode(file: Path, spec: InputSpec, limits: DecodeLimits) -> DecodedImage:
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(limits.max_bytes + 1)
-        return decode(data, spec, limits)
-    except (OSError, FendError) as error:
-        raise InvalidDatasetError(f"{file} cannot be used: {error}") from error
-
-
-def _drop_equal_channels(images: Tensor) -> Tensor:
-    is_grey = bool((images == images[:, :1]).all())
-    return images[:, :1].clone() if is_grey else images

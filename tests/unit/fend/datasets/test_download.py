@@ -220,6 +220,23 @@ class TestDownload:
         assert (tmp_path / wanted).read_bytes() == self.DATA
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / wanted]
 
+    def test_folder_of_an_archive_appears_whole(self, mirror: Mirror, tmp_path: Path) -> None:
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+            for name in ("pictures/train/a/1.png", "pictures/val/b/2.png", "other/3.png"):
+                member = tarfile.TarInfo(name)
+                member.size = len(self.DATA)
+                tar.addfile(member, io.BytesIO(self.DATA))
+        packed = archive.getvalue()
+        mirror.files["/p.tgz"] = packed
+        urls = (f"{mirror.url}/p.tgz",)
+        remote = RemoteFile("p.tgz", urls, len(packed), md5(packed), ("pictures",))
+        for _ in range(2):
+            self.fetch(tmp_path, {"set": (remote,)})
+        assert len(mirror.ranges) == 1
+        found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+        assert found == {"pictures/train/a/1.png", "pictures/val/b/2.png"}
+
     def test_published_files_land_where_the_readers_look(self) -> None:
         mnist_names = {file.name.removesuffix(".gz") for file in FILES["mnist"]}
         assert mnist_names == {name for names in mnist.FILES.values() for name in names}
