@@ -98,6 +98,20 @@ DLR_FROM = 4
 """Classes from which loss `dlr` is used, which compares up to four logits."""
 
 
+def scaled(preset: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """`preset` with its distances, which are made for MNIST, times `factor`."""
+    fields = dict(preset)
+    if "epsilons" in preset:
+        fields["epsilons"] = tuple(round(factor * epsilon, 6) for epsilon in preset["epsilons"])
+    fields["attacks"] = tuple(
+        attacker.model_copy(update={"step_size": factor * attacker.step_size})
+        if getattr(attacker, "step_size", None) is not None
+        else attacker
+        for attacker in preset["attacks"]
+    )
+    return fields
+
+
 def fitted(attacks: Iterable[AttackSpec], classes: int) -> tuple[AttackSpec, ...]:
     """`attacks` as they can run on a model of so many classes; those that cannot are left out.
 

@@ -12,8 +12,9 @@ from fend.audit.executors import Executor, Inline
 from fend.audit.report import Report
 from fend.audit.report.build import build_report
 from fend.audit.rows import ROWS, Row, Source
-from fend.audit.work.opened import AuditJob, source_of
+from fend.audit.work.opened import AuditJob, OpenAudit, source_of
 from fend.audit.work.shards import Shard, shards_of
+from fend.datasets.pictures import Tell, quiet
 from fend.files import replace_atomically
 
 OnProgress = Callable[[int, int], None]
@@ -108,19 +109,23 @@ def run_audit(
     *,
     stop: Callable[[], None] = lambda: None,
     on_making: Callable[[Path], None] = lambda _: None,
+    tell: Tell = quiet,
+    on_opened: Callable[[OpenAudit], None] = lambda _: None,
 ) -> Source:
     """Attack every shard of an audit that `keep` does not have yet; returns what was audited.
 
     `stop` raises to cancel, which takes at most one step of an attack. `on_making` is told before
-    a surrogate is made.
+    a surrogate is made, `tell` of the images (see `fend.datasets.load`), `on_opened` before
+    anything is attacked.
 
     Raises:
         FendError: as `open_audit`, as `keep`, and Invalid (`attack_invalid`).
     """
     with one_thread():
-        opened = job.open(on_making)
+        opened = job.open(on_making, tell)
         source = source_of(opened)
-        shards = shards_of(job.spec, opened.image_set)
+        on_opened(opened)
+        shards = shards_of(job.spec, opened.image_set, opened.images_at_once)
         finished = keep.begin(source, shards)
         left = [shard for shard in shards if shard.number not in finished]
         with closing(executor.run(job, opened, left, stop)) as work:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import (
@@ -15,7 +16,7 @@ from pydantic import (
 
 from fend.attacks import BIM, MIFGSM, PGD, AttackSpec
 from fend.audit.levels import NEED_SURROGATE, pairs, runs_at
-from fend.audit.presets import PRESETS, fitted
+from fend.audit.presets import PRESETS, fitted, scaled
 from fend.errors import Invalid
 from fend.threat import Distance, Knowledge, ThreatModel
 
@@ -118,8 +119,24 @@ class AuditSpec(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
-def from_request(body: Mapping[str, Any], classes: int | None = None) -> AuditSpec:
-    """A whole spec, or `preset` and what differs from it.
+def defaults_of(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The data set and the threat of a bundle's audits where nobody says others: those that its
+    manifest's section `about` names."""
+    recipe = about.get("recipe")
+    data = recipe.get("data") if isinstance(recipe, Mapping) else None
+    found = {
+        "dataset": data.get("test") if isinstance(data, Mapping) else None,
+        "threat": about.get("threat"),
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def from_request(
+    body: Mapping[str, Any],
+    classes: int | None = None,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> AuditSpec:
+    """A whole spec, or `preset` and what differs from it; `defaults` are the bundle's.
 
     A preset fits itself to what is asked beside it: to the norm, to a model of so many `classes`
     where they are known, and where the request holds only one of `knowledge` and `attacks`, to
@@ -129,6 +146,7 @@ def from_request(body: Mapping[str, Any], classes: int | None = None) -> AuditSp
         Invalid (`audit_spec_invalid`): names the field and says what it takes.
     """
     name = body.get("preset")
+    body = {**defaults, **body}
     try:
         if name is None:
             spec = AuditSpec.model_validate(dict(body))
@@ -137,7 +155,11 @@ def from_request(body: Mapping[str, Any], classes: int | None = None) -> AuditSp
             meant = "" if near is None else f"; did you mean {near!r}?"
             raise spec_invalid(f"preset: {name!r} is none of: {', '.join(sorted(PRESETS))}{meant}")
         else:
-            spec = AuditSpec.model_validate({**_fitting(PRESETS[name], body, classes), **body})
+            preset = PRESETS[name]
+            if "threat" in defaults:
+                threat = ThreatModel.model_validate(body["threat"])
+                preset = scaled(preset, threat.epsilon / DEFAULT_THREAT.epsilon)
+            spec = AuditSpec.model_validate({**_fitting(preset, body, classes), **body})
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False)
         # A list whose entries are refused also counts as empty, which would only confuse.

@@ -17,11 +17,11 @@ from typer.core import TyperGroup
 from fend.audit.presets import PRESETS
 from fend.audit.render.html import to_html
 from fend.audit.render.markdown import to_markdown
-from fend.audit.render.terminal import progress, say_making, show
+from fend.audit.render.terminal import in_words, progress, say, say_making, show
 from fend.audit.report import AuditDocument, Timing
 from fend.audit.report.build import build_report
 from fend.audit.rows import Row
-from fend.audit.spec import from_request, spec_invalid
+from fend.audit.spec import defaults_of, from_request, spec_invalid
 from fend.cli.diff import diff
 from fend.cli.folders import DATA_DIR, MODELS_DIR, DataDir, ModelsDir
 from fend.cli.remote_audit import run_at
@@ -31,7 +31,7 @@ from fend.files import check_file, check_folder, write_output
 from fend.threat import Knowledge
 
 if TYPE_CHECKING:
-    from fend.audit.work.opened import AuditJob
+    from fend.audit.work.opened import AuditJob, OpenAudit
     from fend.cli.work_folder import WorkFolder
 
 
@@ -78,12 +78,21 @@ def audit(
     model: Annotated[str, typer.Argument(help="A bundle's folder, or its name in --models-dir.")],
     preset: Annotated[str, typer.Option(help=f"One of: {', '.join(PRESETS)}.")] = "quick",
     dataset: Annotated[
-        str | None, typer.Option(help="Such as mnist:test (default) or handwritten-digits.")
+        str | None,
+        typer.Option(
+            help="Such as handwritten-digits or folder:PATH; default: what the model was tested on."
+        ),
     ] = None,
     samples: Annotated[int | None, typer.Option(help="How many images; 0 is all.")] = None,
     epsilon: Annotated[
-        str | None, typer.Option(help="On the pixel scale 0..1: 0.03, or 8/255.")
+        str | None,
+        typer.Option(
+            help="On the pixel scale 0..1: 0.03, or 8/255; default: what the model is meant for."
+        ),
     ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Pass over files that are no pictures.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Of the sample and the attacks.")] = None,
     knowledge: Annotated[
         list[Knowledge] | None,
@@ -151,9 +160,11 @@ def audit(
     from fend.cli.work_folder import WorkFolder
 
     folder, manifest = find_bundle(model, models_dir)
-    spec = from_request(body | {"model": manifest.name}, len(manifest.content.labels))
+    spec = from_request(
+        body | {"model": manifest.name}, len(manifest.content.labels), defaults_of(manifest.about)
+    )
     check_folder("--surrogates-dir", surrogates_dir)
-    job = AuditJob(spec, folder, data_dir, _resolve(device), models_dir, surrogates_dir)
+    job = AuditJob(spec, folder, data_dir, _resolve(device), models_dir, surrogates_dir, skip_bad)
     with ExitStack() as bar:
         keep = WorkFolder(work_dir, spec, lambda: bar.enter_context(progress(_title(job))))
         document = _run(job, workers or _default_workers(job.device), keep)
@@ -252,14 +263,21 @@ def _title(job: "AuditJob") -> str:
 
 
 def _run(job: "AuditJob", workers: int, keep: "WorkFolder") -> AuditDocument:
+    from fend.audit.estimate import estimate_s
     from fend.audit.executors import executor_for
     from fend.audit.run import run_audit
     from fend.cli.work_folder import terminable
 
+    def tell_estimate(opened: "OpenAudit") -> None:
+        say(f"about {in_words(estimate_s(opened, workers, time.monotonic))}, by a short trial")
+
     started_s = time.monotonic()
     try:
         with terminable():
-            source = run_audit(job, executor_for(workers), keep, on_making=say_making)
+            source = run_audit(
+                job, executor_for(workers), keep, on_making=say_making, tell=say,
+                on_opened=tell_estimate,
+            )  # fmt: skip
     except (KeyboardInterrupt, SystemExit) as stop:
         keep.tell_how_to_go_on()
         code = stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT

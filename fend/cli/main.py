@@ -20,7 +20,7 @@ EXIT_ERROR = 2
 EXIT_MISSING = 1
 """What the command needs is not installed."""
 
-EXTRAS = {"train": "train", "reproduce": "train,bench"}
+EXTRAS = {"train": "train", "protect": "train", "reproduce": "train,bench"}
 """What commands need at most, apart from what every other needs at most: `serve`."""
 
 
@@ -93,6 +93,7 @@ def _registered_commands() -> list[Command]:
     """What is built on the library registers itself, so that the library need not import it."""
     helps = {
         "key": "Make a key for the service.",
+        "protect": "Put a denoiser in front of a classifier of yours.",
         "reproduce": "Run the paper's evaluation and write its tables.",
         "serve": "Run the service.",
         "train": "Train a denoiser and write a bundle.",

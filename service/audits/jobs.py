@@ -2,12 +2,14 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from fend.audit import (
     AuditSpec,
+    OpenAudit,
     Report,
     Row,
     check_fit,
@@ -15,8 +17,12 @@ from fend.audit import (
     from_request,
     spec_invalid,
 )
+from fend.audit.estimate import most_s
+from fend.audit.spec import defaults_of
 from fend.datasets import ImageSet, load
+from fend.datasets.registry import LOCAL
 from fend.errors import Conflict, FendError, Invalid, NotFound
+from fend.images import InputSpec
 from service.audits.record import AuditRecord, AuditState, Changes, Waiting
 from service.audits.runner import AuditRunner
 from service.audits.served_check import OwnService
@@ -64,6 +70,7 @@ class AuditJobs:
         self._store = AuditStore(database)
         self._metrics = metrics
         self._own = own
+        self._most_s: dict[str, float] = {}
         self._partial: tuple[str, int, Report] | None = None
         self.uploads = UploadedSets(settings, database)
         self.changes = Changes()
@@ -100,10 +107,13 @@ class AuditJobs:
     def spec_of(self, body: Mapping[str, Any]) -> AuditSpec:
         """See `from_request`: a preset fits itself to the model, where that is served."""
         try:
-            content = self._repository.get(str(body.get("model"))).manifest.content
+            manifest = self._repository.get(str(body.get("model"))).manifest
         except FendError:
             return from_request(body)  # whoever submits it is told
-        return from_request(body, len(content.labels))
+        defaults = defaults_of(manifest.about)
+        if str(defaults.get("dataset")).startswith(LOCAL):  # files, which requests may not read
+            del defaults["dataset"]
+        return from_request(body, len(manifest.content.labels), defaults)
 
     async def submit(self, spec: AuditSpec, idempotency_key: str | None = None) -> AuditRecord:
         """Accept an audit; it is on disk when this returns.
@@ -120,8 +130,8 @@ class AuditJobs:
             if known is not None:
                 return _same_request(known, spec)
         model = self._repository.get(spec.model)
-        images = await self._load(spec.dataset)
-        check_fit(spec, model.manifest, images)
+        images = await self._load(spec.dataset, model.manifest.content.input)
+        images = check_fit(spec, model.manifest, images)
         check_surrogate(
             spec, model.manifest, self._settings.models_dir, self._settings.state_dir / "surrogates"
         )
@@ -134,22 +144,26 @@ class AuditJobs:
             done=0,
             created_at=datetime.now(UTC),
         )
+        opened = OpenAudit(spec, model.bundle, images)
+        if opened.device.type == "cpu":  # a GPU's passes would be in the way of what is served
+            most = await asyncio.to_thread(most_s, opened, time.monotonic)
+            self._most_s[record.id] = round(most, 1)
         if not await asyncio.to_thread(self._store.add, record, idempotency_key):
             return await self.submit(spec, idempotency_key)  # the same request came twice at once
         self._metrics.audits.labels(AuditState.QUEUED).inc()
         self._runner.wake()
         return record
 
-    async def _load(self, dataset: str) -> ImageSet:
-        if dataset.startswith(("folder:", "npz:")):
+    async def _load(self, dataset: str, takes: InputSpec) -> ImageSet:
+        if dataset.startswith(LOCAL):
             raise spec_invalid(
-                "dataset: folder: and npz: name files of the service's machine, which requests "
+                f"dataset: {', '.join(LOCAL)} name files of the service's machine, which requests "
                 "may not read; upload them with POST /v1/admin/datasets, or name another data set"
             )
         if dataset.startswith(PREFIX):
             uploaded = await self.uploads.get(dataset.removeprefix(PREFIX))
             return await asyncio.to_thread(uploaded.load)
-        return await asyncio.to_thread(load, dataset, self._settings.data_dir)
+        return await asyncio.to_thread(load, dataset, self._settings.data_dir, takes)
 
     async def newest(self) -> list[AuditRecord]:
         """The last audits, newest first."""
@@ -187,8 +201,11 @@ class AuditJobs:
         return record
 
     def eta_s(self, record: AuditRecord) -> float | None:
-        """How long a running audit still takes at its pace so far; None while that is unknown."""
-        return self._runner.eta_s(record)
+        """How long an audit still takes at its pace so far; before its first shard, at most. None
+        while that is unknown."""
+        if record.done:
+            self._most_s.pop(record.id, None)
+        return self._runner.eta_s(record) or self._most_s.get(record.id)
 
     def waiting(self, record: AuditRecord) -> Waiting | None:
         """Why an audit does not go on, or goes on slowly; None: nothing is known to be so."""

@@ -3,7 +3,6 @@
 Pure but for what it is told and tells: kill it at any time.
 """
 
-import dataclasses
 import errno
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,10 @@ from pathlib import Path
 import torch
 
 from fend.audit import ROWS, AuditJob, Inline, OpenAudit, Row, Shard, Source, run_audit
+from fend.datasets import ImageSet
+from fend.datasets.pictures import Tell, quiet
 from fend.errors import Conflict
+from fend.images import InputSpec
 from service.audits.messages import (
     MESSAGE,
     Done,
@@ -73,9 +75,11 @@ class _Job(AuditJob):
     model_version: str = ""
     uploaded: Path | None = None
 
-    def open(self, on_making: Callable[[Path], None] = lambda _: None) -> OpenAudit:
+    def open(
+        self, on_making: Callable[[Path], None] = lambda _: None, tell: Tell = quiet
+    ) -> OpenAudit:
         """As any audit, but checks that the models and images are those that were accepted."""
-        opened = self._open(on_making)
+        opened = self._with_room(on_making, tell)
         version = opened.bundle.manifest.version
         if version != self.model_version:
             raise Conflict(
@@ -85,20 +89,16 @@ class _Job(AuditJob):
             )
         return opened
 
-    def _open(self, on_making: Callable[[Path], None]) -> OpenAudit:
-        """The library knows nothing of uploads: it reads the file, and we put the name right."""
+    def images(self, takes: InputSpec, tell: Tell) -> ImageSet:
+        """The library knows nothing of uploads."""
         if self.uploaded is None:
-            return self._with_room(on_making)
-        uploaded = UploadedSet.read(self.uploaded)
-        readable = self.spec.model_copy(update={"dataset": uploaded.spec})
-        opened = dataclasses.replace(self, spec=readable)._with_room(on_making)
-        image_set = uploaded.checked(opened.image_set)
-        return dataclasses.replace(opened, spec=self.spec, image_set=image_set)
+            return super().images(takes, tell)
+        return UploadedSet.read(self.uploaded).load()
 
-    def _with_room(self, on_making: Callable[[Path], None]) -> OpenAudit:
+    def _with_room(self, on_making: Callable[[Path], None], tell: Tell) -> OpenAudit:
         """A surrogate that is trained may find no room on the disk."""
         try:
-            return super().open(on_making)
+            return super().open(on_making, tell)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -116,6 +116,6 @@ def _job(task: Task) -> AuditJob:
         task.device,
         task.models_dir,
         task.surrogates_dir,
-        task.model_version,
-        task.uploaded,
+        model_version=task.model_version,
+        uploaded=task.uploaded,
     )

@@ -31,12 +31,21 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def say(message: str) -> None:
+    """A line on standard error."""
+    Console(stderr=True).print(printable(message), soft_wrap=True, markup=False, highlight=False)
+
+
+def in_words(seconds: float) -> str:
+    """A time, such as "12 minutes"."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
 def say_making(folder: Path) -> None:
     """Tell that a surrogate is trained before the audit begins."""
-    Console(stderr=True).print(
-        f"Training a surrogate, once for this version of the model; it is kept in {folder}",
-        soft_wrap=True, markup=False, highlight=False,
-    )  # fmt: skip
+    say(f"Training a surrogate, once for this version of the model; it is kept in {folder}")
 
 
 def show(report: Report) -> None:

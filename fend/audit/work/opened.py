@@ -18,7 +18,11 @@ from fend.audit.work.attacked import REPEAT_TOLERANCE, variation
 from fend.audit.work.judge import seeded
 from fend.audit.work.surrogates import obtain_surrogate
 from fend.bundles import Bundle, Manifest, load_bundle, read_manifest
-from fend.datasets import ImageSet, load
+from fend.datasets import ImageSet, InvalidDatasetError, load
+from fend.datasets.base import some
+from fend.datasets.pictures import Tell, quiet
+from fend.images import InputSpec
+from fend.models.memory import images_at_once
 
 REPEATED_IMAGES = 8
 """Images on which a pipeline is tried for answers at random."""
@@ -51,6 +55,12 @@ class OpenAudit:
             return bool((variation(self.bundle.defence, images) > REPEAT_TOLERANCE).any())
 
     @cached_property
+    def images_at_once(self) -> int:
+        """How many images an attack may take, by the memory of a pass and its gradient."""
+        shape = tuple(self.image_set.images.shape[1:])
+        return images_at_once(self.bundle.defence, shape, self.spec.shard_size)
+
+    @cached_property
     def plan(self) -> Plan:
         """The lines to attack."""
         return Plan.of(self.spec, self.randomised)
@@ -65,9 +75,11 @@ def open_audit(
     models_dir: Path | None = None,
     surrogates_dir: Path | None = None,
     on_making: Callable[[Path], None] = lambda _: None,
+    images: Callable[[InputSpec], ImageSet] | None = None,
 ) -> OpenAudit:
     """The models and the images of an audit.
 
+    `images` reads them where `spec.dataset` does not say all, for the input of a bundle.
     `spec.surrogate` is looked up in `models_dir` (None: beside the bundle). Where the spec names
     none but needs one, it is made once and kept in `surrogates_dir`, which takes minutes;
     `on_making` is told before.
@@ -78,8 +90,9 @@ def open_audit(
         Invalid (`surrogate_missing`): there is no surrogate, and none can be made.
     """
     manifest = read_manifest(bundle_dir)
-    image_set = load(spec.dataset, data_dir)
-    check_fit(spec, manifest, image_set)
+    takes = manifest.content.input
+    read = load(spec.dataset, data_dir, takes) if images is None else images(takes)
+    image_set = check_fit(spec, manifest, read)
     folder = obtain_surrogate(
         spec,
         bundle_dir,
@@ -106,9 +119,13 @@ class AuditJob:
     device: str = "cpu"
     models_dir: Path | None = None
     surrogates_dir: Path | None = None
+    skip_bad: bool = False
+    """Whether to pass over files that are no pictures."""
 
-    def open(self, on_making: Callable[[Path], None] = lambda _: None) -> OpenAudit:
-        """See `open_audit`."""
+    def open(
+        self, on_making: Callable[[Path], None] = lambda _: None, tell: Tell = quiet
+    ) -> OpenAudit:
+        """See `open_audit`; `tell` is told of the images, see `fend.datasets.load`."""
         return open_audit(
             self.spec,
             self.bundle_dir,
@@ -117,12 +134,19 @@ class AuditJob:
             models_dir=self.models_dir,
             surrogates_dir=self.surrogates_dir,
             on_making=on_making,
+            images=lambda takes: self.images(takes, tell),
         )
 
+    def images(self, takes: InputSpec, tell: Tell) -> ImageSet:
+        """The images, pictures as the input of the bundle takes them."""
+        return load(self.spec.dataset, self.data_dir, takes, skip_bad=self.skip_bad, tell=tell)
 
-def check_fit(spec: AuditSpec, manifest: Manifest, image_set: ImageSet) -> None:
-    """Raises Invalid (`audit_spec_invalid`) when the model does not take these images, has other
-    classes or too few of them for an attack, or a distance is larger than its images allow."""
+
+def check_fit(spec: AuditSpec, manifest: Manifest, image_set: ImageSet) -> ImageSet:
+    """The images with their labels numbered as the model numbers its own.
+
+    Raises Invalid (`audit_spec_invalid`) when the model does not take these images, does not know
+    their classes or has too few for an attack, or a distance is larger than its images allow."""
     content = manifest.content
     takes = (content.input.channels, content.input.height_px, content.input.width_px)
     has = tuple(image_set.images.shape[1:])
@@ -133,10 +157,13 @@ def check_fit(spec: AuditSpec, manifest: Manifest, image_set: ImageSet) -> None:
         )
     names = image_set.label_names
     if list(names) != content.labels[: len(names)]:
-        raise spec_invalid(
-            f"dataset: the classes of {image_set.name} are {', '.join(names)}, "
-            f"but those of the model {manifest.name} are {', '.join(content.labels)}"
-        )
+        try:
+            image_set = image_set.relabelled(tuple(content.labels))
+        except InvalidDatasetError as error:
+            raise spec_invalid(
+                f"dataset: the classes of {image_set.name} are {some(names)}, "
+                f"but those of the model {manifest.name} are {some(content.labels)}"
+            ) from error
     check_distances(spec, math.prod(takes))
     classes = len(content.labels)
     if classes < 2:
@@ -150,6 +177,7 @@ def check_fit(spec: AuditSpec, manifest: Manifest, image_set: ImageSet) -> None:
                 f"classes or more, and {manifest.name} has {classes}; ask for {many}, or leave "
                 "attacks out: those of a preset fit themselves to the model"
             )
+    return image_set
 
 
 def source_of(opened: OpenAudit) -> Source:

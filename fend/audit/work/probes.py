@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fend.attacks import APGD, PGD, AttackSpec, Noise, Objective
+from fend.audit.plan import Plan
 from fend.audit.rows import Probe, ProbeRow, Row
 from fend.audit.work.attacked import REPEAT_TOLERANCE, variation
 from fend.audit.work.batch import Batch
@@ -107,9 +108,9 @@ def _of_attacks(
 
     if Knowledge.WHITE_BOX not in spec.knowledge:
         return
-    lines = _attacks_to_outdo(opened)
+    lines = attacks_to_outdo(opened.plan)
     stronger: list[tuple[Probe, list[AttackSpec], int]] = [
-        (Probe.MORE_STEPS, [_with_twice_the_steps(item) for item in lines], spec.seed),
+        (Probe.MORE_STEPS, [with_twice_the_steps(item) for item in lines], spec.seed),
         # With another seed every random start is a further one.
         (Probe.MORE_RESTARTS, [start for item in lines for start in _starts(item)], spec.seed + 1),
         (Probe.NOISE, [Noise(draws=NOISE_DRAWS)], spec.seed),
@@ -122,11 +123,11 @@ def _of_attacks(
             yield ProbeRow(probe=probe, index=index, passed=passed)
 
 
-def _attacks_to_outdo(opened: OpenAudit) -> list[PGD | APGD]:
+def attacks_to_outdo(plan: Plan) -> list[PGD | APGD]:
     """The white-box attacks whose budget is doubled: the first for each way to take the gradient
     and to start."""
     first: dict[object, PGD | APGD] = {}
-    for attacker in opened.plan.white_box:
+    for attacker in plan.white_box:
         if isinstance(attacker, (PGD, APGD)):
             first.setdefault((attacker.gradient, _starts_at_random(attacker)), attacker)
     return list(first.values()) or [PLAIN]
@@ -136,7 +137,7 @@ def _starts_at_random(attacker: PGD | APGD) -> bool:
     return isinstance(attacker, APGD) or attacker.random_start
 
 
-def _with_twice_the_steps(attacker: PGD | APGD) -> PGD | APGD:
+def with_twice_the_steps(attacker: PGD | APGD) -> PGD | APGD:
     return attacker.model_copy(update={"steps": 2 * attacker.steps})
 
 

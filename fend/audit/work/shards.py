@@ -33,8 +33,8 @@ class Shard:
     """Kept as examples at the lines that broke them."""
 
 
-def shards_of(spec: AuditSpec, image_set: ImageSet) -> list[Shard]:
-    """The shards of an audit; together they hold each drawn image once."""
+def shards_of(spec: AuditSpec, image_set: ImageSet, most: int = 1_000) -> list[Shard]:
+    """The shards of an audit, of at most `most` images; together they hold each drawn one once."""
     indices = image_set.sample(spec.samples, spec.seed).tolist()
     curve_samples = CURVE_SAMPLES if spec.epsilons else 0
     probed, on_curve, shown, shown_if_fooled = (
@@ -47,8 +47,9 @@ def shards_of(spec: AuditSpec, image_set: ImageSet) -> list[Shard]:
         )
     )
     shards = []
-    for number, start in enumerate(range(0, len(indices), spec.shard_size)):
-        own = tuple(indices[start : start + spec.shard_size])
+    size = min(spec.shard_size, most)
+    for number, start in enumerate(range(0, len(indices), size)):
+        own = tuple(indices[start : start + size])
         shards.append(
             Shard(
                 number,

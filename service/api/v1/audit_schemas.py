@@ -14,7 +14,9 @@ class Progress(BaseModel):
 
     done: int
     total: int
-    eta_s: float | None = Field(description="Seconds left at the pace so far, once it is known.")
+    eta_s: float | None = Field(
+        description="Seconds left at the pace so far; at most, before the first images are done."
+    )
 
 
 class AuditError(BaseModel):

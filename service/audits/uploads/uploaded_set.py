@@ -84,17 +84,9 @@ class UploadedSet:
         replace_atomically(folder / _SUMMARY, summary.model_dump_json(), durable=True)
         return cls(folder, summary)
 
-    @property
-    def spec(self) -> str:
-        """How the library reads it."""
-        return f"npz:{self.folder / _IMAGES}"
-
     def load(self) -> ImageSet:
-        """The images; raises Invalid."""
-        return self.checked(load(self.spec, None))
-
-    def checked(self, image_set: ImageSet) -> ImageSet:
-        """What was read from `spec`, under its public name; raises Invalid."""
+        """The images, under the set's public name; raises Invalid."""
+        image_set = load(f"npz:{self.folder / _IMAGES}", None)
         if image_set.digest != self.summary.digest:
             raise _corrupt(self.summary.id)
         return dataclasses.replace(image_set, name=PREFIX + self.summary.id)

@@ -407,6 +407,21 @@ def test_a_data_set_that_does_not_fit_is_refused(bundle: Bundle) -> None:
         check_fit(spec_of(), bundle.manifest, pets)
 
 
+def test_a_part_of_the_classes_in_another_order_is_matched_by_label(bundle: Bundle) -> None:
+    pixels = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
+    some = ImageSet("some", pixels, torch.tensor([0, 1]), ("7", "3"))
+    matched = check_fit(spec_of(), bundle.manifest, some)
+    assert matched.labels.tolist() == [7, 3]
+    assert list(matched.label_names) == bundle.labels
+
+
+def test_shards_hold_no_more_images_than_memory_allows(digits: ImageSet) -> None:
+    spec = spec_of(samples=20, shard_size=10)
+    sizes = [len(shard.indices) for shard in shards_of(spec, digits, 3)]
+    assert sizes == [3, 3, 3, 3, 3, 3, 2]
+    assert [len(shard.indices) for shard in shards_of(spec, digits)] == [10, 10]
+
+
 def test_an_attack_that_needs_more_classes_is_refused_early(
     bundle: Bundle, digits: ImageSet
 ) -> None:
