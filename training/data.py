@@ -1,5 +1,6 @@
 """The recipe's images: training, held-out and test."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,17 +21,30 @@ class Splits:
     held_out: ImageSet
     test: ImageSet
 
+    def relabelled(self, label_names: tuple[str, ...]) -> "Splits":
+        """See `ImageSet.relabelled`."""
+        every = (self.train, self.held_out, self.test)
+        return Splits(*(part.relabelled(label_names) for part in every))
+
 
 def load_splits(
-    section: DataSection, input_spec: InputSpec, seed: int, data_dir: Path | None
+    section: DataSection,
+    input_spec: InputSpec,
+    seed: int,
+    data_dir: Path | None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Splits:
-    """Load and split; the same seed gives the same split.
+    """Load and split; the same seed gives the same split. `tell` is as in `fend.datasets.load`.
 
     Raises:
         Invalid: a data set is missing.
         RecipeError: fewer images than the recipe asks for, or of another shape.
     """
-    images = load(section.train, data_dir, input_spec)
+
+    def read(name: str) -> ImageSet:
+        return load(name, data_dir, input_spec, skip_bad=section.skip_bad, tell=tell)
+
+    images = read(section.train)
     wanted = section.held_out + (section.limit or 1)
     if wanted > len(images):
         raise RecipeError(f"data.held_out and data.limit need {wanted} images of {len(images)}")
@@ -40,7 +54,7 @@ def load_splits(
     train = images.subset(kept.nonzero().squeeze(1))
     if section.limit is not None:
         train = train.subset(train.sample(section.limit, seed).sort().values)
-    test = load(section.test, data_dir, input_spec)
+    test = images if section.test == section.train else read(section.test)
     parts = (train, images.subset(held_out), test)
     return Splits(*(_as_input(part, input_spec, section.fit) for part in parts))
 

@@ -14,7 +14,7 @@ from fend.models import parameter_count
 from fend.pipeline import Defence, suspicion
 from training.card import model_card
 from training.data import Splits
-from training.evaluate import device_of
+from training.evaluate import device_of, parts
 from training.recipe import Recipe
 from training.stages.classifier import Classifier
 from training.stages.stage import Outcome
@@ -57,6 +57,7 @@ def export_bundle(
         "held_out": outcome.figures,
         "classifier_held_out": classifier.fitted.figures if classifier.fitted else {},
         "foreign_classifier": classifier.origin.about() if classifier.origin else None,
+        **({} if recipe.threat is None else {"threat": recipe.threat.model_dump(mode="json")}),
         "epochs": {"planned": recipe.denoiser.epochs, "finished": outcome.epochs},
         "parameters": {
             "denoiser": parameter_count(outcome.denoiser),
@@ -84,7 +85,7 @@ def _suspicion_rule(defence: Defence, images: ImageSet) -> SuspicionRule:
     """The score that at most `FALSE_POSITIVE_RATE` of clean images exceed, and their share."""
     device = device_of(defence)
     batches: list[Tensor] = []
-    for indices in torch.split(torch.arange(len(images)), 500):
+    for indices in parts(defence, images):
         answers = defence.answer(images.pixels(indices).to(device))
         batches.append(suspicion(answers.logits, answers.undefended_logits).cpu())
     scores = torch.cat(batches)

@@ -16,7 +16,7 @@ from fend.files import replace_atomically
 from fend.models import build, parameter_count
 from fend.pipeline import frozen
 from training.classifiers.foreign import digest_of
-from training.data import Splits, load_splits
+from training.data import load_splits
 from training.export import export_bundle
 from training.recipe import Recipe, RecipeError
 from training.stages.classifier import obtain_classifier
@@ -49,20 +49,27 @@ def run_recipe(
     device: torch.device,
     console: Console,
     about: Mapping[str, Any] | None = None,
+    labels: tuple[str, ...] | None = None,
 ) -> Manifest:
     """Everything that `fend train` does; returns the manifest of the bundle at `bundle_dir`.
 
     The denoiser's checkpoints go to `runs_dir/<name>`. Classifiers and adversarial images are kept
     under `runs_dir` by the digest of their inputs and shared by all recipes; they always resume.
     `cut` trains no further and exports the best checkpoint so far. `about` is added to the
-    manifest's section of that name.
+    manifest's section of that name. `labels` are the classes where the images have but some.
 
     Raises:
         RecipeError: the recipe is inconsistent, or `resume` or `cut` would continue the run of
             another recipe.
         FendError: data, a loss network or a bundle is missing.
     """
-    splits = load_splits(recipe.data, recipe.input, recipe.seed, data_dir)
+
+    def tell(message: str) -> None:
+        console.print(message, highlight=False, soft_wrap=True)
+
+    splits = load_splits(recipe.data, recipe.input, recipe.seed, data_dir, tell)
+    if labels is not None:
+        splits = splits.relabelled(labels)
     _check_networks(recipe, len(splits.train.label_names))
     context = Context.of(
         recipe,
@@ -78,19 +85,14 @@ def run_recipe(
     if learns:
         _record_recipe(context.run_dir, recipe, continues=continues)
     classifier = obtain_classifier(recipe.classifier, replace(context, cut=cut and not learns))
-    if classifier.origin is not None and classifier.labels != splits.train.label_names:
-        splits = Splits(
-            *(
-                part.relabelled(classifier.labels or ())
-                for part in (splits.train, splits.held_out, splits.test)
-            )
-        )
+    if classifier.labels is not None:
+        splits = splits.relabelled(classifier.labels)
         context = replace(context, splits=splits)
     if learns and recipe.classifier.taken:
         _record_classifier(context.run_dir, classifier.module, continues=continues)
     stage, section = STAGES[recipe.learns_from], getattr(recipe, recipe.learns_from)
     outcome = stage(section, classifier.module, context)
-    if classifier.origin is not None:
+    if classifier.origin is not None and not recipe.classifier.learns:
         classifier.origin.check(outcome.classifier)
     manifest = export_bundle(bundle_dir, recipe, classifier, outcome, splits, about=about or {})
     console.print(f"[green]bundle[/] {bundle_dir}  {manifest.version}", soft_wrap=True)

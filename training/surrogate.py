@@ -33,4 +33,5 @@ def train_surrogate(bundle_dir: Path, out_dir: Path, *, data_dir: Path | None, s
             device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
             console=Console(stderr=True),
             about={"surrogate_of": manifest.version},
+            labels=tuple(manifest.content.labels),
         )

@@ -186,6 +186,7 @@ def test_the_base_install_talks_to_it_without_torch(
         ("bundle list", "serve"),
         ("data list", "serve"),
         ("train mnist", "train"),
+        ("protect mine:net --identity", "train"),
     ],
 )
 def test_a_command_names_the_extra_that_it_needs(
@@ -201,7 +202,7 @@ def test_a_command_names_the_extra_that_it_needs(
     "command",
     [
         "audit", "audit run", "audit diff", "audit self-test", "bundle", "bundle add", "data",
-        "data fetch", "classify", "key", "train",
+        "data fetch", "classify", "key", "train", "protect",
     ],
 )  # fmt: skip
 def test_help_needs_no_torch(base: Path, tmp_path: Path, command: str) -> None:
@@ -214,7 +215,8 @@ def test_without_arguments_it_shows_its_help(base: Path, tmp_path: Path) -> None
     plain, long = (run(base / "fend", *flags, cwd=tmp_path) for flags in ((), ("--help",)))
     assert plain.returncode == 0
     assert plain.stdout == long.stdout
-    for command in ("audit", "bundle", "classify", "data", "key", "reproduce", "serve", "train"):
+    own = ("audit", "bundle", "classify", "data")
+    for command in (*own, "key", "protect", "reproduce", "serve", "train"):
         assert f"│ {command} " in plain.stdout
 
 

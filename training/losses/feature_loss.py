@@ -9,12 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fend.datasets import ImageSet
+from fend.models.memory import images_at_once
 from training.losses.networks import LossNetwork, load_loss_network
 from training.recipe.schema import Distance, GuideTap, LossSection, RecipeError, Scaling
 
 _MEANS: Mapping[Distance, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
     {"squared": F.mse_loss, "absolute": F.l1_loss}
 )
+
+
+_MANY = 250
+"""Images at once, from which on a thousand without gradients are no matter."""
+_CALIBRATED_PIXELS = 2**26
 
 
 class FeatureLoss(nn.Module):
@@ -49,9 +56,15 @@ class FeatureLoss(nn.Module):
         self._divisors: dict[str, float] = {}
 
     @torch.no_grad()
-    def calibrate(self, clean: Tensor) -> None:
-        """Measure the magnitude of each term on a batch of clean images (N,C,H,W)."""
+    def calibrate(self, images: ImageSet, device: torch.device) -> None:
+        """Measure the magnitude of each term on the first thousand of clean `images`, or as many as
+        memory allows."""
         if self.scaling == "magnitude":
+            shape = images.images.shape[1:]
+            at_once = images_at_once(self.network or nn.Identity(), shape, _MANY)
+            count = 4 * _MANY if at_once == _MANY else at_once
+            most = max(1, _CALIBRATED_PIXELS // shape.numel())
+            clean = images.pixels(slice(0, min(count, most))).to(device)
             compared = {"pixel": clean, **self.targets(clean)}
             self._divisors = {
                 name: float(self._mean(maps, torch.zeros_like(maps)))

@@ -47,7 +47,7 @@ def load_recipe(
         RecipeError: no such recipe or profile, not TOML, or a key that is unknown, missing or out
             of range.
     """
-    raw = _read(name_or_path, ())
+    raw = recipe_table(name_or_path)
     profiles = raw.pop("profiles", {})
     if profile != FULL:
         if profile not in profiles:
@@ -137,7 +137,9 @@ def overlaid(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _read(name_or_path: str, seen: tuple[str, ...], beside: Path | None = None) -> dict[str, Any]:
+def recipe_table(
+    name_or_path: str, seen: tuple[str, ...] = (), beside: Path | None = None
+) -> dict[str, Any]:
     """The recipe laid over everything it extends, profiles included."""
     path = Path(name_or_path)
     if name_or_path in shipped_recipes():
@@ -157,7 +159,7 @@ def _read(name_or_path: str, seen: tuple[str, ...], beside: Path | None = None) 
         return raw
     if not isinstance(extends, str) or extends in seen:
         raise RecipeError(f"{name_or_path}: extends: {extends!r} is no other recipe")
-    base = _read(extends, (*seen, name_or_path, extends), path.parent)
+    base = recipe_table(extends, (*seen, name_or_path, extends), path.parent)
     return overlaid({k: v for k, v in base.items() if k not in _OWN_KEYS}, raw)
 
 

@@ -58,6 +58,8 @@ class DataSection(_Section):
     split_groups: bool = Field(default=False, exclude_if=lambda value: not value)
     """Whether to keep whole groups aside, such as all frames of a filmed sign: else the held-out
     images have near copies among the training images."""
+    skip_bad: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether to pass over files that are no pictures."""
     fit: bool = False
     """Whether to pad smaller images with black and repeat the channel of grey ones."""
 
@@ -146,7 +148,10 @@ class ClassifierSection(_Section):
     bgr: bool | None = Field(default=None, exclude_if=lambda value: value is None)
     """Whether it takes blue first."""
     labels: str | None = Field(default=None, exclude_if=lambda value: value is None)
-    """A file with the names of its classes, one a line, in the order of its logits."""
+    """A file with the names of its classes, one a line, in the order of its logits; or "imagenet".
+    """
+    learns: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether `[joint]` may train it further, where it is not trained here."""
     architecture: str = "paper-lenet"
     config: dict[str, Any] = {}
     epochs: int = Field(default=10, ge=1)
@@ -311,6 +316,8 @@ class Recipe(_Section):
     profile: str = "full"
     """Name of the chosen budget."""
     seed: int = Field(default=0, ge=0)
+    threat: ThreatModel | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What the bundle is meant to withstand: the default of its audits."""
     input: InputSpec
     data: DataSection
     augment: AugmentSection | None = Field(default=None, exclude_if=lambda value: value is None)
@@ -331,10 +338,11 @@ class Recipe(_Section):
     @model_validator(mode="after")
     def _foreign_classifier_stays(self) -> "Recipe":
         for key in ("joint", "ibp"):
-            if self.classifier.factory is not None and getattr(self, key) is not None:
+            stays = key == "ibp" or not self.classifier.learns
+            if self.classifier.factory is not None and stays and getattr(self, key) is not None:
                 raise ValueError(
                     f"{key}: would change the classifier, which is to stay as it is; use a recipe "
-                    "with [online], such as mnist-online"
+                    "with [online], such as mnist-online, or let it learn: classifier.learns = true"
                 )
         return self
 

@@ -82,11 +82,9 @@ def surrogate_recipe(manifest: Manifest, seed: int) -> Recipe:
     if adversarial is not None and adversarial.steps > SURROGATE_ONLINE_STEPS:
         adversarial = _with_steps(adversarial, SURROGATE_ONLINE_STEPS)
     network = manifest.content.classifier  # the recipe may have taken it from another bundle
-    if classifier.factory is not None:
-        # The user's code is not run again; the attacker gets the recipe's own network.
-        network = network.model_copy(
-            update={"architecture": classifier.architecture, "config": classifier.config}
-        )
+    if network.architecture == "graph":
+        # The user's code is not run again; the attacker has a network of its own.
+        network = network.model_copy(update=_own_network(original, len(manifest.content.labels)))
     changes: dict[str, Any] = {
         "name": f"{original.name[:54]}-surrogate",
         "summary": f"A surrogate of {original.name}, for attacks without its weights.",
@@ -99,9 +97,9 @@ def surrogate_recipe(manifest: Manifest, seed: int) -> Recipe:
         ),
         "classifier": classifier.model_copy(
             update={
-                "from_bundle": None,
-                "factory": None,
-                "weights": None,
+                **dict.fromkeys(("from_bundle", "factory", "weights", "mean", "std", "bgr")),
+                "labels": None,
+                "learns": False,
                 "architecture": network.architecture,
                 "config": network.config,
                 "epochs": min(classifier.epochs, SURROGATE_CLASSIFIER_EPOCHS),
@@ -121,6 +119,18 @@ def surrogate_recipe(manifest: Manifest, seed: int) -> Recipe:
             fewer = _with_steps(made.adversarial, SURROGATE_ONLINE_STEPS)
             changes[key] = made.model_copy(update={"adversarial": fewer})
     return original.model_copy(update=changes | _short_attacks(original, SURROGATE_STATIC_STEPS))
+
+
+def _own_network(recipe: Recipe, classes: int) -> dict[str, Any]:
+    """A small classifier of the images: the recipe's own where they are MNIST's size."""
+    spec = recipe.input
+    sides_px = (spec.height_px, spec.width_px)
+    if (spec.channels, *sides_px) == (1, 28, 28):
+        classifier = recipe.classifier
+        return {"architecture": classifier.architecture, "config": classifier.config}
+    folds = [fold for fold in (8, 4, 2) if not any(px % fold or px < 16 * fold for px in sides_px)]
+    config = {"classes": classes, "channels": spec.channels, "fold": (*folds, 1)[0]}
+    return {"architecture": "preact-resnet", "config": config}
 
 
 def _with_steps(section: AdversarialSection, steps: int) -> AdversarialSection:

@@ -16,10 +16,11 @@ from rich.progress import track
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
-from fend.attacks import Attack, AttackSpec, attack
+from fend.attacks import AttackSpec
 from fend.datasets import ImageSet
 from fend.files import replacing
 from fend.threat import ThreatModel
+from training.evaluate import attacked
 
 CHUNK = 500
 """Number of images in a file, the most that a stopped run loses."""
@@ -42,7 +43,6 @@ def make_adversaries(
     """
     folder = cache / _digest(attacker, classifier, images, threat, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    device = next(classifier.parameters()).device
     chunks = []
     starts = range(0, len(images), CHUNK)
     for start in track(
@@ -51,27 +51,13 @@ def make_adversaries(
         path = folder / f"chunk-{start // CHUNK:05d}.safetensors"
         with FileLock(folder / "lock"):
             if not path.is_file():
-                ids = range(start, min(start + CHUNK, len(images)))
-                made = _attack_chunk(attacker, classifier, images, ids, threat, seed, device)
+                ids = torch.arange(start, min(start + CHUNK, len(images)))
+                found = attacked(attacker, classifier, images, ids, threat, seed)
+                made = torch.cat([part.half().cpu() for part, _ in found]).contiguous()
                 with replacing(path) as unfinished:
                     save_file({"adversarial": made}, unfinished)
         chunks.append(load_file(path)["adversarial"])
     return torch.cat(chunks)
-
-
-def _attack_chunk(
-    attacker: Attack,
-    classifier: nn.Module,
-    images: ImageSet,
-    ids: range,
-    threat: ThreatModel,
-    seed: int,
-    device: torch.device,
-) -> Tensor:
-    where = slice(ids.start, ids.stop)
-    clean, labels = images.pixels(where).to(device), images.labels[where].to(device)
-    result = attack(attacker, classifier, clean, labels, threat, seed=seed, sample_ids=ids)
-    return result.adversarial.half().cpu().contiguous()
 
 
 def _digest(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fend.bundles import load_bundle, read_manifest
-from fend.datasets import ImageSet
+from fend.datasets import ImageSet, InvalidDatasetError
 from fend.models import build, parameter_count
 from fend.pipeline import frozen
 from training.augment import augmented, shifted_and_mirrored
@@ -93,9 +93,11 @@ def _locked(path: Path, console: Console) -> Iterator[None]:
 
 
 def _from_bundle(folder: Path, context: Context) -> Classifier:
-    component = read_manifest(folder).content.classifier
+    content = read_manifest(folder).content
+    component, own = content.classifier, tuple(content.labels)
+    labels = by_label(context.splits.held_out, len(own), own, str(folder)).label_names
     module = load_bundle(folder, context.device).defence.classifier
-    return Classifier(component.architecture, component.config, module, None)
+    return Classifier(component.architecture, component.config, module, None, labels=labels)
 
 
 def _foreign(source: str, section: ClassifierSection, context: Context) -> Classifier:
@@ -137,15 +139,18 @@ def by_label(
     Raises:
         ForeignInvalid: neither.
     """
-    unknown = [name for name in images.label_names if name not in (labels or ())]
-    if labels is not None and not unknown:
-        return images if labels == images.label_names else images.relabelled(labels)
+    unknown = "nobody says what it calls its classes"
+    if labels is not None:
+        try:
+            return images.relabelled(labels)
+        except InvalidDatasetError as error:
+            unknown = str(error)
     if len(images.label_names) == classes:
         return images
     raise ForeignInvalid(
-        f"{source} gives {classes} logits, and the images are of {len(images.label_names)} classes"
-        + (f", of which it does not know {unknown[0]!r}" if labels is not None else "")
-        + "; name the classes of the images as the classifier does (--labels FILE says how)"
+        f"{source} gives {classes} logits, and the images are of {len(images.label_names)} classes:"
+        f" {unknown}; name the classes of the images as the classifier does (--labels FILE, or "
+        "--labels imagenet, says how)"
     )
 
 

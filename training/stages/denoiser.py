@@ -93,7 +93,7 @@ def denoiser_fit(
     task_weight = context.loss.task_weight
     torch.manual_seed(context.seed + 1)
     denoiser = build(section.architecture, section.config).to(device)
-    loss_fn.calibrate(splits.train.pixels(slice(0, 1_000)).to(device))
+    loss_fn.calibrate(splits.train, device)
     features = FeatureCache(loss_fn.targets, len(splits.train), context.loss.cache_bytes)
 
     def loss(indices: Tensor, step: StepContext) -> dict[str, Tensor]:

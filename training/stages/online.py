@@ -68,7 +68,7 @@ def online_fit(
     else:
         frozen(classifier)
     defence = Defence(denoiser, classifier)
-    loss_fn.calibrate(splits.train.pixels(slice(0, 1_000)).to(device))
+    loss_fn.calibrate(splits.train, device)
     # An augmented image is new at each step: nothing of it can be kept.
     cache_bytes = context.loss.cache_bytes if context.augment is None else 0
     features = FeatureCache(loss_fn.targets, len(splits.train), cache_bytes)

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from fend.datasets import ImageSet
 from fend.errors import Invalid
 from training.losses import networks
 from training.losses.cache import FeatureCache
@@ -94,8 +95,10 @@ def test_each_term_is_a_plain_mean_as_equation_4_weighs_it(data_dir) -> None:
 def test_equal_images_cost_nothing_and_magnitudes_make_terms_comparable(data_dir) -> None:
     network = load_loss_network("vgg16-cifar10", "text", data_dir)
     loss = FeatureLoss(network, scaling="magnitude", feature_weight=1, pixel_weight=1)
-    clean = torch.rand(4, 1, 28, 28)
-    loss.calibrate(clean)
+    levels = torch.randint(256, (4, 1, 28, 28), dtype=torch.uint8)
+    images = ImageSet("noise", levels, torch.arange(4), tuple("abcd"))
+    loss.calibrate(images, torch.device("cpu"))
+    clean = images.pixels(slice(None))
     assert all(float(t) == 0 for t in loss.terms(clean, clean, loss.targets(clean)).values())
     nothing = {name: torch.zeros_like(m) for name, m in network(clean).items()}
     relative = loss.terms(clean, clean, nothing)

@@ -10,7 +10,7 @@ from training.recipe import Recipe, RecipeError
 from training.recipe.files import load_recipe, overlaid, shipped_recipes
 from training.recipe.smaller import smoke
 
-FULL_ONLY = ["mnist-online", "mnist-paper", "mnist-static", "signs"]
+FULL_ONLY = ["mnist-online", "mnist-paper", "mnist-static", "photo-online", "signs"]
 
 DEFENCES = [
     "unsecured",
