@@ -243,6 +243,16 @@ class _Exchange:
         )
 
     async def receive(self) -> Message:
+        """The next message. Once the answer has begun, nobody can be told what is wrong with the
+        body: whoever still listens for the caller to leave hears just that."""
+        try:
+            return await self._checked()
+        except FendError:
+            if self.status is None:
+                raise
+            return {"type": "http.disconnect"}
+
+    async def _checked(self) -> Message:
         message = await self._receive_in_time()
         if message["type"] == "http.request":
             self._received_bytes += len(message.get("body", b""))

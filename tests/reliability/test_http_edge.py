@@ -188,6 +188,16 @@ def test_who_leaves_while_sending_is_no_fault_of_the_service(server: Any, path: 
     assert "Traceback" not in server.output()
 
 
+@pytest.mark.parametrize("path", ["/", "/page/style.css", "/docs/swagger-ui.css"])
+def test_a_body_that_nobody_asked_for_is_no_fault_of_the_service(server: Any, path: str) -> None:
+    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+
+    answer = exchange(server, head, b"5\r\nab")
+
+    assert statuses(answer)[0] == 200
+    assert "Traceback" not in server.output()
+
+
 def gone(server: Any) -> float:
     """How many requests ended with 499 so far."""
     metrics = httpx.get(f"{server.base_url}/metrics").text
