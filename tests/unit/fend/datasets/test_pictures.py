@@ -70,7 +70,7 @@ def test_a_csv_file_that_lists_nothing_is_refused(tmp_path: Path, text: str, sai
 
 class TestParquet:
     def write(self, path: Path, columns: dict, features: dict | None = None) -> None:
-        pyarrow = pytest.importorskip("pyarrow")
+        import pyarrow
         from pyarrow import parquet
 
         table = pyarrow.table(columns)
@@ -118,7 +118,6 @@ class TestParquet:
             load(f"parquet:{tmp_path / 'a.parquet'}", None, SPEC)
 
     def test_no_parquet(self, tmp_path: Path) -> None:
-        pytest.importorskip("pyarrow")
         with pytest.raises(MissingDatasetError, match="no parquet file"):
             load(f"parquet:{tmp_path}", None, SPEC)
         (tmp_path / "a.parquet").write_text("PAR1 it is not")
