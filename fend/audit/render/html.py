@@ -6,7 +6,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fend.audit.render.pictures import data_uri, perturbation_uri
-from fend.audit.render.view import view_of
+from fend.audit.render.view import WORDS, settings, view_of
 from fend.audit.report import Example, Report, Timing, interval, percent
 
 CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -47,6 +47,8 @@ def _templates() -> Environment:
         "content_policy": CONTENT_POLICY,
         "most_classes": MOST_CLASSES,
         "scale": _scale,
+        "settings": settings,
+        "words": WORDS,
     }
     return templates
 

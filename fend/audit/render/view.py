@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from fend.attacks import AttackSpec
 from fend.audit.presets import ABOUT, PRESETS, fitted
 from fend.audit.report import (
     Line,
@@ -14,9 +15,28 @@ from fend.audit.report import (
     threat_text,
 )
 from fend.audit.spec import AuditSpec
+from fend.threat import Knowledge
 
 CHECK_ORDER = {False: 0, True: 1, None: 2}
 
+
+WORDS = (
+    ("Adversarial image", "an image changed on purpose, by so little that people still see the "
+     "same in it, so that the model errs"),
+    ("Epsilon", "how much may be changed: in Linf the most that any one pixel may, on a scale "
+     "from 0 (black) to 1 (white); in L2 the length of the whole change"),
+    ("Black-box", "the attacker has nothing of the model, and attacks one of their own"),
+    ("Grey-box", "the attacker has the classifier and its weights, and not the denoiser"),
+    ("White-box", "the attacker has everything: denoiser, classifier and weights"),
+    ("Query", "the attacker may only ask, and sees the answers"),
+    ("FGSM", "one step along the gradient"),
+    ("PGD, BIM, MI-FGSM, APGD", "many steps along the gradient; from a random start, from the "
+     "image, with momentum, or with step sizes that adapt"),
+    ("Square, HopSkipJump", "attacks that only ask"),
+    ("BPDA", "the gradient goes around the denoiser, as if it changed nothing"),
+    ("EOT", "the gradient is a mean over several passes of a model that answers at random"),
+)  # fmt: skip
+"""What readers may not know, for the end of the page."""
 
 HOLDS = 0.9
 """Share of the images that are right clean that has to hold for the word "holds"."""
@@ -78,6 +98,8 @@ class View:
         report: What is shown as it stands: verdict, identity, threat model, spec.
         threat: The threat model in words.
         outcome: The result in a word.
+        plain: What the number means, for people outside of the field.
+        denoiser: What the denoiser changes: against whom, with it, without it.
         preset: The preset, what it is good for, and how the audit differs from it.
         rows: The clean images, every attack, then the worst case of each level and of all.
         curve: For each epsilon: epsilon, accuracy and interval of the pipeline under white-box
@@ -90,6 +112,8 @@ class View:
     report: Report
     threat: str
     outcome: Outcome
+    plain: str
+    denoiser: tuple[tuple[str, str, str], ...]
     preset: str
     rows: tuple[Row, ...]
     curve: tuple[tuple[str, ...], ...]
@@ -101,6 +125,10 @@ class View:
     def failed(self) -> tuple[SanityLine, ...]:
         return tuple(check for check in self.checks if check.passed is False)
 
+    @property
+    def untried(self) -> tuple[SanityLine, ...]:
+        return tuple(check for check in self.checks if check.passed is None)
+
 
 def view_of(report: Report) -> View:
     """The view that all renderings of `report` share."""
@@ -110,6 +138,8 @@ def view_of(report: Report) -> View:
         report=report,
         threat=threat_text(report.threat.norm, report.threat.epsilon),
         outcome=outcome_of(report),
+        plain=plain_text(report),
+        denoiser=_denoiser(report),
         preset=preset_text(report.spec),
         rows=_rows(report),
         curve=tuple(
@@ -123,6 +153,60 @@ def view_of(report: Report) -> View:
         checks=tuple(sorted(report.sanity, key=lambda check: CHECK_ORDER[check.passed])),
         tally=tuple(f"{states.count(state)} {word}" for state, word in words),
     )
+
+
+def plain_text(report: Report) -> str:
+    """Such as "Of 100 pictures about 94 are still labelled right after ..."."""
+    share, threat = report.headline.accuracy, report.threat
+    change = (
+        f"changed each pixel by at most {threat.epsilon:.0%} of the way from black to white"
+        if threat.norm == "linf"
+        else f"changed the picture by at most {threat.epsilon:g} in length (L2)"
+    )
+    who = (
+        "somebody who knows everything about the model"
+        if report.headline.knowledge is Knowledge.WHITE_BOX
+        else "somebody with the means that were tried"
+    )
+    return (
+        f"Of 100 such pictures about {100 * share.accuracy:.0f} are still labelled right after "
+        f"{who} {change}; without an attack about {100 * report.clean.defended.accuracy:.0f} are."
+    )
+
+
+def _denoiser(report: Report) -> tuple[tuple[str, str, str], ...]:
+    """The classifier alone is attacked for itself: grey-box attacks do that, and so does the
+    curve."""
+    clean, worst = report.clean, report.worst_case_by_knowledge
+    rows = [("nobody", percent(clean.defended.accuracy), percent(clean.undefended.accuracy))]
+    alone = [
+        line.undefended.accuracy
+        for line in report.lines
+        if line.knowledge is Knowledge.GREY_BOX and line.undefended is not None
+    ]
+    alone += [p.undefended.accuracy for p in report.curve if p.epsilon == report.threat.epsilon]
+    without = percent(min(alone)) if alone else "-"
+    against = {
+        Knowledge.GREY_BOX: "who knows the classifier, not the denoiser (grey-box)",
+        Knowledge.WHITE_BOX: "who knows everything (white-box)",
+    }
+    rows += [
+        (who, percent(worst[level].accuracy), without)
+        for level, who in against.items()
+        if level in worst
+    ]
+    return tuple(rows)
+
+
+def settings(attack: AttackSpec) -> str:
+    """The options of an attack as they ran, such as "steps 20, restarts 1"."""
+    told = []
+    for name, value in attack.model_dump(mode="json").items():
+        if isinstance(value, dict):
+            told += [f"{name} {key} {inner}" for key, inner in value.items()]
+        elif name != "name":
+            told.append(f"{name} {'by default' if value is None else value}")
+    return ", ".join(told).replace("_", " ") or "none"
 
 
 def preset_text(spec: AuditSpec) -> str:
