@@ -45,7 +45,7 @@ class Origin:
     names: tuple[str, ...]
     """Its tensors; the graph may hold more, such as constants of its code."""
     notes: tuple[str, ...] = ()
-    """What is otherwise than in the source, each a sentence."""
+    """Differences from the source, each a sentence."""
 
     def about(self) -> dict[str, Any]:
         """The record for a bundle's manifest."""

@@ -15,8 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from training.classifiers.onnx_ops import OPERATORS, SIZES, Node, Unsupported
+from training.classifiers.onnx_layers import LAYERS
+from training.classifiers.onnx_node import Node, Unsupported
+from training.classifiers.onnx_shapes import SHAPES, SIZES
 from training.classifiers.said import ForeignInvalid, Said
+
+OPERATORS = LAYERS | SHAPES
 
 _FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
 """By ONNX's number of the type."""
@@ -167,7 +171,7 @@ class OnnxNetwork(nn.Module):
         self, node: Node, inputs: list[Value | None], count: int, folding: bool
     ) -> Sequence[Value]:
         def batch(size: Any) -> Any:
-            """Of a file for batches of one size, that number begins the shape of any batch."""
+            """In a file for batches of one size, that number begins the shape of any batch."""
             return count if self._batch is not None and size == self._batch else size
 
         bound = node.bound(inputs, _as_tensor if folding else self._tensor, batch)

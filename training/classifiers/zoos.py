@@ -86,7 +86,7 @@ def open_timm(name: str, weights: Path | None) -> tuple[nn.Module, Said]:
 
 
 def said_by_timm(module: nn.Module) -> Said:
-    """What a network of timm says of its input."""
+    """Input of a network of timm, as it says."""
     from timm.data import resolve_model_data_config
 
     data = resolve_model_data_config(module)
