@@ -73,7 +73,7 @@ def bounded_table(bundle: Bundle, images: ImageSet) -> str:
     """Verified accuracy against the L-inf epsilon: Markdown.
 
     Raises:
-        NotBounded: the networks do something that cannot be bounded.
+        Invalid (`not_bounded`): the networks do something that cannot be bounded.
     """
     defence, bounds, n = bundle.defence, Bounds(bundle.defence), len(images)
     batches = [

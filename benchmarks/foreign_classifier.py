@@ -86,10 +86,12 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--net", choices=NETS, default="mlp")
     parser.add_argument("--folder", type=Path, default=Path(".fend/foreign"))
-    parser.add_argument("--epochs", type=int, default=4, help="Of the classifier.")
+    parser.add_argument("--epochs", type=int, default=4, help="Epochs of the classifier.")
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--epsilon", type=float, default=0.2)
-    parser.add_argument("--set", action="append", default=[], help="As `fend train` takes it.")
+    parser.add_argument(
+        "--set", action="append", default=[], help="Change of the recipe, as `fend train` takes it."
+    )
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     weights = options.folder / f"{options.net}.safetensors"

@@ -50,7 +50,7 @@ class Load:
     clients: int
     duration_s: float
     latencies_s: tuple[float, ...]
-    """Of the answers with status 200, sorted."""
+    """Latencies of the answers with status 200, sorted."""
     failed: int
     """Other answers."""
 
@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
 
     def close(self) -> None:
-        """Leave without a word."""
+        """Close the connection without an answer."""
         self.on_answer = lambda *_: None
         if self._transport is not None:
             self._transport.abort()

@@ -23,7 +23,7 @@ class Asked:
     """One question."""
 
     due_s: float
-    """From the start of the load."""
+    """Seconds from the start of the load."""
     latency_s: float
     status: int
     """0: the connection was lost, or there was none to be had."""

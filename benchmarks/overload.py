@@ -22,7 +22,7 @@ Row = tuple[str, str, bool]
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--times", type=float, default=2.0, help="the peak")
+    parser.add_argument("--times", type=float, default=2.0, help="load, in multiples of the peak")
     parser.add_argument("--queue-size", type=int, help="FEND_QUEUE_SIZE, where not the default")
     options = parser.parse_args()
     images, labels = mnist_pngs(options.data_dir)

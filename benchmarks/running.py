@@ -29,7 +29,7 @@ class Running:
     question: Question
     pid: int
     ready_s: float
-    """From its start to its first answer."""
+    """Seconds from its start to its first answer."""
 
     def resident_bytes(self) -> list[int]:
         """The memory of each of its processes, the largest first."""

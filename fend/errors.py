@@ -1,9 +1,9 @@
 """Every error that Fend raises on purpose: eight families, each with its HTTP status.
 
 `code` is stable and clients may rely on it; the message tells the reader what is wrong and what to
-do. Raise a family with `code=...`; write a subclass only where somebody catches it by type, or
-where the status differs from the family's. The service answers with `status`, the command line
-prints the message.
+do. Raise a family with `code=...`, and with `status=...` where HTTP has a more exact one; write a
+subclass only where somebody catches it by type. The service answers with `status`, the command
+line prints the message.
 """
 
 import sys
@@ -36,12 +36,19 @@ class FendError(Exception):
     retry_after_s: float | None = None
 
     def __init__(
-        self, message: str, *, code: str | None = None, retry_after_s: float | None = None
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        status: int | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
-        """`code` replaces that of the class; `retry_after_s` says when to ask again."""
+        """`code` and `status` replace the class's; `retry_after_s` says when to ask again."""
         super().__init__(message)
         if code is not None:
             self.code = code
+        if status is not None:
+            self.status = status
         if retry_after_s is not None:
             self.retry_after_s = retry_after_s
 
@@ -104,12 +111,6 @@ class Timeout(FendError):
 
 class RemoteError(FendError):
     """An error that another process or service reported, with its own code and status."""
-
-    def __init__(
-        self, message: str, *, code: str, status: int = 500, retry_after_s: float | None = None
-    ) -> None:
-        super().__init__(message, code=code, retry_after_s=retry_after_s)
-        self.status = status
 
 
 def extra_missing(what: str, extra: str) -> Unavailable:

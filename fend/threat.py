@@ -67,7 +67,7 @@ class Knowledge(StrEnum):
     GREY_BOX = "grey_box"
     """The classifier alone; the attacker does not know the denoiser. The paper's tables."""
     GREY_BOX_AWARE = "grey_box_aware"
-    """That there is a denoiser, but no weights: a surrogate denoiser and classifier."""
+    """Knowledge of a denoiser, without weights: a surrogate denoiser and classifier."""
     WHITE_BOX = "white_box"
     """Denoiser and classifier: the attacker knows everything. The headline of every report."""
     QUERY = "query"

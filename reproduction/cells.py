@@ -60,7 +60,7 @@ class Cell:
     levels: tuple[Knowledge, ...]
     epsilons: tuple[float, ...]
     images: int | None
-    """Of the test set; None is all."""
+    """Images of the test set; None is all."""
     shard: int
 
     @property
@@ -88,11 +88,7 @@ class Cell:
 
 
 def plan(
-    profile: str,
-    *,
-    data: Sequence[str] = (),
-    only: Sequence[str] = (),
-    seeds: int | None = None,
+    profile: str, *, data: Sequence[str] = (), only: Sequence[str] = (), seeds: int | None = None
 ) -> list[Cell]:
     """Every cell that is asked for, the most telling ones first.
 

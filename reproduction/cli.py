@@ -11,30 +11,37 @@ from fend.files import check_folder
 
 def reproduce(
     profile: Annotated[
-        str, typer.Option(help="full (a GPU), cpu (two cores, hours), or smoke (a trial, minutes).")
+        str,
+        typer.Option(
+            help="Budget: full (a GPU), cpu (two cores, hours) or smoke (a trial, minutes)."
+        ),
     ] = "cpu",
     data: Annotated[
         list[str] | None,
-        typer.Option(help="mnist, cifar10-grey or cifar10; repeat for more. Default: all."),
+        typer.Option(help="Data set: mnist, cifar10-grey, cifar10; repeat for more. Default: all."),
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="A defence such as feature-loss, or ablation; repeat. Default: all."),
+        typer.Option(help="Defence such as feature-loss, or ablation; repeat. Default: all."),
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(min=1, help="Of each row; default: the profile's, more for the paper's rows."),
+        typer.Option(
+            min=1, help="Seeds of each row; default: the profile's, more for the paper's rows."
+        ),
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Results, tables, pictures, and all that is needed to go on.")
+        Path,
+        typer.Option(help="Folder of results, tables, pictures, and all that is needed to go on."),
     ] = Path("runs/reproduction"),
     tables_only: Annotated[
         bool, typer.Option("--tables-only", help="Run nothing: write the tables anew.")
     ] = False,
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes of one thread; 0: one a core, or one on a GPU.")
+        int,
+        typer.Option(min=0, help="Processes of one thread; 0: one for each core, or one on a GPU."),
     ] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1, ...")] = "auto",
     data_dir: DataDir = DATA_DIR,
 ) -> None:
     """Train every defence, attack it as the paper does and harder, and write its tables.

@@ -13,14 +13,14 @@ class _Part(BaseModel):
 
 
 class AblationBudget(_Part):
-    """Of the table that sets the feature loss against pixels alone."""
+    """Budget of the table that compares the feature loss with pixels alone."""
 
     networks: tuple[str, ...]
     changes: tuple[str, ...]
 
 
 class Budget(_Part):
-    """How much is trained and attacked."""
+    """Budget of training and attacks."""
 
     summary: str
     recipes: str
@@ -28,11 +28,11 @@ class Budget(_Part):
     data: tuple[str, ...]
     """The data sets that it is made for."""
     images: int = Field(ge=0)
-    """Of the test set, attacked; 0 is all of them."""
+    """Images of the test set that are attacked; 0 is all of them."""
     shard: int = Field(ge=1)
     """Images in one unit of attack: what a stopped run loses at most."""
     paper_seeds: int = Field(ge=1)
-    """For the rows of the paper's own tables, and for pixels alone."""
+    """Seeds of the rows of the paper's own tables, and of pixels alone."""
     other_seeds: int = Field(ge=1)
     changes: tuple[str, ...] = ()
     """KEY=VALUE for every recipe, as `fend train --set` takes them."""

@@ -58,7 +58,7 @@ class AtLevel(_Part):
 class UnderThreat(_Part):
     epsilon: float
     levels: dict[Knowledge, AtLevel]
-    """`worst` of white_box is over the further white-box attacks, too."""
+    """Counts by level; `worst` of white_box is also over the further white-box attacks."""
     white_box_attacks: tuple[str, ...]
     """Those further ones."""
     at_zero: Measured
@@ -72,11 +72,11 @@ class Detection(_Part):
 
     detector: str
     threshold: float | None
-    """None where there is none to set."""
+    """Score above which an image is flagged; None for a detector without one."""
     false_positives: Measured
     """Clean test images that it flags ("correct" counts the flagged ones)."""
     detected: dict[str, Measured]
-    """By attack: of the images that fool the classifier, those flagged."""
+    """Flagged images among those that fool the classifier, by attack."""
 
 
 class CellResult(_Part):
@@ -103,9 +103,9 @@ class CellResult(_Part):
     model_version: str
     dataset_digest: str
     index_digest: str
-    """Of the attacked images."""
+    """Digest of the attacked images' places."""
     train_s: float
-    """Of this process; less than the whole where a run was resumed, or a classifier was there."""
+    """Time in this process: less than all where a run was resumed, or a classifier was there."""
     attack_s: float
     cpu_s: float | None = None
     """Processor time of both, which other load on the machine does not change."""

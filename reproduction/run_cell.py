@@ -27,14 +27,7 @@ from fend.files import replace_atomically
 from fend.threat import Knowledge
 from reproduction.cells import Cell
 from reproduction.detection import detections
-from reproduction.result import (
-    AtLevel,
-    CellResult,
-    Measured,
-    UnderThreat,
-    result_path,
-    to_marks,
-)
+from reproduction.result import AtLevel, CellResult, Measured, UnderThreat, result_path, to_marks
 from reproduction.specs import paper_audit, white_box_audit
 from training.data import load_splits
 from training.line import run_recipe

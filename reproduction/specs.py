@@ -31,7 +31,7 @@ def paper_audit(cell: Cell, model: str, surrogate: str | None, epsilon: float) -
 def white_box_audit(cell: Cell, model: str, epsilon: float) -> AuditSpec:
     """The further white-box attacks, each on what the one before left; and epsilon 0 and 0.5."""
     attacks = white_box_attacks(cell.profile, cell.recipe.denoiser.architecture)
-    # `query` is the level that asks for answers alone; who knows everything can do that, too.
+    # `query` is the level that asks for answers alone; who knows everything can do that as well.
     asks = any(isinstance(item, Square) for item in attacks)
     return AuditSpec(
         model=model,

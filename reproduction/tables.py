@@ -37,10 +37,10 @@ class Row(_Part):
     defence: str
     title: str
     paper: dict[str, float]
-    """By attack, percent."""
+    """Accuracy that the paper prints, by attack, in percent."""
     note: str | None
     made: Provenance | None
-    """None: not run yet, and nothing below."""
+    """Origin of the figures below; None: not run yet."""
     clean: Estimate | None = None
     levels: dict[Knowledge, dict[AttackName, Estimate]] = {}
     at_half: Estimate | None = None

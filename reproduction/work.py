@@ -1,8 +1,7 @@
 """The cells, one after another or in several processes, with a progress bar."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
-from contextlib import contextmanager
 
 import torch
 from rich.console import Console
@@ -19,7 +18,7 @@ from fend.audit.executors import process_pool
 from fend.errors import FendError
 from reproduction.cells import Cell
 from reproduction.result import is_done
-from reproduction.run_cell import Paths, run_cell
+from reproduction.run_cell import Paths, Say, run_cell
 
 
 def run_cells(
@@ -34,23 +33,43 @@ def run_cells(
     console.print(f"{len(cells) - len(todo)} of {len(cells)} cells are done", highlight=False)
     if not todo:
         return failed
-    with _bar(len(todo), console) as (say, advance):
-        if workers == 1:
-            for cell in todo:
-                say(cell.name)
-                _note(failed, cell, _run(cell, paths, say), console)
-                advance()
-            return failed
-        with process_pool(min(workers, len(todo))) as pool:
-            futures = {pool.submit(_run, cell, paths): cell for cell in todo}
-            say(f"{workers} processes")
-            for future in as_completed(futures):
-                _note(failed, futures[future], future.result(), console)
-                advance()
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=len(todo))
+
+        def say(text: str) -> None:
+            bar.update(task, description=text)
+
+        for cell, problem in _outcomes(todo, paths, workers, say):
+            if problem is None:
+                console.print(f"[green]done[/] {cell.name}", highlight=False)
+            else:
+                failed[cell.name] = problem
+                console.print(f"[red]not run[/] {cell.name}: {problem}", highlight=False)
+            bar.advance(task)
     return failed
 
 
-def _run(cell: Cell, paths: Paths, say: Callable[[str], None] = lambda _: None) -> str | None:
+def _outcomes(
+    cells: Sequence[Cell], paths: Paths, workers: int, say: Say
+) -> Iterator[tuple[Cell, str | None]]:
+    """Each cell as it is finished, and what is missing to run it."""
+    if workers == 1:
+        for cell in cells:
+            say(cell.name)
+            yield cell, _run(cell, paths, say)
+        return
+    say(f"{workers} processes")
+    with process_pool(min(workers, len(cells))) as pool:
+        futures = {pool.submit(_run, cell, paths): cell for cell in cells}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+
+def _run(cell: Cell, paths: Paths, say: Say = lambda _: None) -> str | None:
     """None, or what is missing to run it."""
     torch.set_num_threads(1)
     try:
@@ -58,31 +77,3 @@ def _run(cell: Cell, paths: Paths, say: Callable[[str], None] = lambda _: None) 
     except FendError as error:
         return f"{error}"
     return None
-
-
-def _note(failed: dict[str, str], cell: Cell, problem: str | None, console: Console) -> None:
-    if problem is None:
-        console.print(f"[green]done[/] {cell.name}", highlight=False)
-    else:
-        failed[cell.name] = problem
-        console.print(f"[red]not run[/] {cell.name}: {problem}", highlight=False)
-
-
-@contextmanager
-def _bar(
-    total: int, console: Console
-) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    ) as progress:
-        task = progress.add_task("", total=total)
-        yield (
-            lambda text: progress.update(task, description=text),
-            lambda: progress.advance(task),
-        )

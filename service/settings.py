@@ -39,11 +39,11 @@ OTHER_VARIABLES = frozenset(
 OF_KUBERNETES = re.compile(
     r"FEND_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
 )
-"""What Kubernetes and old links of containers set for a service that is called fend."""
+"""Variables that Kubernetes and old links of containers set for a service that is called fend."""
 
 
 class ModelLimits(BaseModel):
-    """What differs for one model from the settings of the same names."""
+    """Per-model values of the settings of the same names; None: as for all."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,7 +54,7 @@ class ModelLimits(BaseModel):
 
 @dataclass(frozen=True)
 class Limits:
-    """What holds for one model."""
+    """Limits of one model."""
 
     queue_size: int
     """Images of the model that may be in flight."""
@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     """File that holds the inference keys. Keys may be given as sha256:<digest>; see `fend key`."""
 
     open_inference: bool = False
-    """Let everybody ask who reaches an address that is not of this machine alone."""
+    """Allow requests without a key on an address that other machines can reach."""
 
     root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*/?$")
     """Prefix of paths under which a proxy shows the service, such as /fend; the proxy may take it
@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     postgresql+psycopg://USER:PASSWORD@HOST/NAME. Not given: a SQLite file in state_dir."""
 
     device: str = "auto"
-    """Where models run: auto, cpu, cuda or cuda:N. auto takes a GPU where there is one."""
+    """Device of the models: auto, cpu, cuda or cuda:N. auto takes a GPU where there is one."""
 
     max_body_bytes: int = Field(default=10 * 1024 * 1024, ge=1)
     """Largest request body."""
@@ -132,8 +132,8 @@ class Settings(BaseSettings):
     at a reduced scale, may have four times as many."""
 
     worker_priority: Priority = "low"
-    """Of the processes that attack models, and of the thread that certifies answers. low: on a busy
-    machine an audit gets half a core, a certificate a tenth; normal: they compete with
+    """Priority of the processes that attack models, and of the thread that certifies answers. low:
+    on a busy machine an audit gets half a core, a certificate a tenth; normal: they compete with
     serving as equals. Processor time that nothing else wants is theirs either way."""
 
     max_dataset_bytes: int = Field(default=256 * 1024 * 1024, ge=1)
@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     """Ended audits that are kept; older ones are deleted, but never a model's last report."""
 
     keep_audits_days: float = Field(default=730.0, ge=0, le=36_500)
-    """How long an ended audit is kept at most."""
+    """Days for which an ended audit is kept at most."""
 
     keep_audit_rows: int = Field(default=50, ge=0)
     """Ended audits whose raw rows are kept; older ones keep their report."""
@@ -197,8 +197,8 @@ class Settings(BaseSettings):
     """On shutdown: time for requests in flight before they are cut off."""
 
     log_format: LogFormat = "auto"
-    """How log lines look: console (for people), json (for machines), or auto: console on a
-    terminal, json elsewhere."""
+    """Form of log lines: console (for people), json (for machines), or auto: console on a terminal,
+    json elsewhere."""
 
     @field_validator("cors_origins", "allowed_hosts", mode="before")
     @classmethod
@@ -250,7 +250,7 @@ class Settings(BaseSettings):
         return checked_data_dir(value)
 
     def limits_of(self, model: str) -> Limits:
-        """What holds for this model."""
+        """Limits of this model."""
         own = self.model_limits.get(model, ModelLimits()).model_dump(exclude_none=True)
         return Limits(
             **{"queue_size": self.queue_size, "max_batch": self.max_batch,
@@ -275,7 +275,7 @@ def read_settings(flags: Mapping[str, Any]) -> Settings:
 
 
 def unknown_variables() -> list[str]:
-    """What to tell about each variable FEND_... that means nothing: its name, and the nearest."""
+    """A warning for each unknown variable FEND_...: its name, and the nearest known one."""
     settings = {f"FEND_{name.upper()}" for name in Settings.model_fields}
     told = []
     for name, value in os.environ.items():

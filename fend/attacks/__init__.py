@@ -5,13 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fend.attacks.apgd import APGD
-from fend.attacks.base import (
-    Access,
-    Attack,
-    AttackResult,
-    attack,
-    needs_classes,
-)
+from fend.attacks.base import Access, Attack, AttackResult, attack, needs_classes
 from fend.attacks.bim import BIM
 from fend.attacks.cw_l2 import CWL2
 from fend.attacks.deepfool import DeepFool

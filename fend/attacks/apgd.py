@@ -3,17 +3,16 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from fend.attacks.ball import Ball
-from fend.attacks.base import Access, Problem
+from fend.attacks.base import AttackOptions, Problem
 from fend.attacks.best import Best
 from fend.attacks.gradient import Gradient
 from fend.attacks.lazy import Tensor, torch
 from fend.attacks.objective import Objective
-from fend.threat import Norm
 
 MOMENTUM = 0.75
 """The new direction's share of each step; the previous step has the rest."""
@@ -23,7 +22,7 @@ FIRST_WINDOW, WINDOW_SHRINK, LAST_WINDOW = 0.22, 0.03, 0.06
 """Lengths between two looks at the step size, in shares of all steps."""
 
 
-class APGD(BaseModel, frozen=True, extra="forbid"):
+class APGD(AttackOptions, frozen=True):
     """PGD with momentum, whose only knob is its budget.
 
     Each image has its own step size: 2 epsilon at first, halved at fixed checkpoints where the
@@ -31,16 +30,12 @@ class APGD(BaseModel, frozen=True, extra="forbid"):
     APGD-T: one run for each of the most likely wrong classes.
     """
 
-    access: ClassVar[Access] = "gradient"
-    minimal: ClassVar[bool] = False
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
-
     name: Literal["apgd"] = "apgd"
     objective: Objective = Objective()
     gradient: Gradient = Gradient()
     steps: int = Field(default=100, ge=1, le=10_000)
     restarts: int = Field(default=1, ge=1, le=1_000)
-    """Of each target, where there are targets."""
+    """Steps for each target, where there are targets."""
     targets: int | None = Field(default=None, ge=1, le=1_000)
     """How many wrong classes to drive at in turn, by the clean logits. None drives away from the
     label only."""
@@ -165,7 +160,7 @@ class _Walk:
     current: Tensor
     previous: Tensor
     gradient: Tensor
-    """At `current`, as `values`."""
+    """Gradient at `current`, as `values`."""
     values: Tensor
     step_size: Tensor
     best: Tensor

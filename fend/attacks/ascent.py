@@ -56,6 +56,28 @@ def ascend(
     best.offer(rows, current, values, reached)
 
 
+def ascend_from_clean(
+    problem: Problem,
+    *,
+    steps: int,
+    step_size: float | None,
+    early_stop: bool,
+    keep: Keep = "best",
+    decay: float | None = None,
+) -> Tensor:
+    """The kept iterates (N,C,H,W) of one run from the images themselves. `step_size` None is
+    epsilon / steps, so that the last step ends at the surface."""
+    best = Best.of_clean(problem)
+    rows = best.rows(early_stop)
+    if len(rows):
+        ascend(
+            problem, best, rows, problem.first_images(rows), steps=steps,
+            step_size=step_size or problem.threat.epsilon / steps, early_stop=early_stop,
+            keep=keep, decay=decay,
+        )  # fmt: skip
+    return best.images
+
+
 def _normalised(gradient: Tensor) -> Tensor:
     """Each image's gradient with an L1 norm of 1; zero stays zero."""
     size = gradient.flatten(1).abs().sum(1).clamp_min(torch.finfo(gradient.dtype).tiny)

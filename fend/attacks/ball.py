@@ -14,7 +14,7 @@ class Ball:
     images: Tensor
     """(n,C,H,W), the centres."""
     bounds: tuple[Tensor, Tensor] | None
-    """For L-inf: the lowest and the highest allowed pixels, (n,C,H,W) each."""
+    """Lowest and highest allowed pixels, for L-inf: (n,C,H,W) each."""
 
     @classmethod
     def around(cls, images: Tensor, threat: ThreatModel) -> "Ball":

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar, Literal, Protocol
 
+from pydantic import BaseModel
+
 from fend.attacks.diagnostics import Diagnostics, fools
 from fend.attacks.lazy import Tensor, torch
 from fend.attacks.objective import Objective
@@ -79,6 +81,14 @@ class Problem:
                 images, partial(self.objective.values, labels=labels), rows
             )
         return gradient, values, self.objective.reached(logits, labels)
+
+
+class AttackOptions(BaseModel, frozen=True, extra="forbid"):
+    """The options of an attack, and what most attacks take and look for."""
+
+    access: ClassVar[Access] = "gradient"
+    minimal: ClassVar[bool] = False
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
 
 
 class Attack(Protocol):

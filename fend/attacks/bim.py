@@ -1,27 +1,22 @@
 """The basic iterative method (Kurakin et al. 2016; eq. 3): PGD from the image itself."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from fend.attacks.ascent import Keep, ascend
-from fend.attacks.base import Access, Problem
-from fend.attacks.best import Best
+from fend.attacks.ascent import Keep, ascend_from_clean
+from fend.attacks.base import AttackOptions, Problem
 from fend.attacks.gradient import Gradient
 from fend.attacks.lazy import Tensor
 from fend.attacks.objective import Objective
-from fend.threat import Distance, Norm
+from fend.threat import Distance
 
 
-class BIM(BaseModel, frozen=True, extra="forbid"):
+class BIM(AttackOptions, frozen=True):
     """Iterated FGSM steps, each projected back onto the ball. Deterministic, so one run is all.
 
     With loss `feature_distance` it starts a hundredth of epsilon away, drawn from the seed.
     """
-
-    access: ClassVar[Access] = "gradient"
-    minimal: ClassVar[bool] = False
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
 
     name: Literal["bim"] = "bim"
     objective: Objective = Objective()
@@ -36,17 +31,7 @@ class BIM(BaseModel, frozen=True, extra="forbid"):
 
     def perturb(self, problem: Problem) -> Tensor:
         """The kept iterate of each image."""
-        best = Best.of_clean(problem)
-        rows = best.rows(self.early_stop)
-        if len(rows):
-            ascend(
-                problem,
-                best,
-                rows,
-                problem.first_images(rows),
-                steps=self.steps,
-                step_size=self.step_size or problem.threat.epsilon / self.steps,
-                early_stop=self.early_stop,
-                keep=self.keep,
-            )
-        return best.images
+        return ascend_from_clean(
+            problem, steps=self.steps, step_size=self.step_size, early_stop=self.early_stop,
+            keep=self.keep,
+        )  # fmt: skip

@@ -2,9 +2,9 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from fend.attacks.base import Access, Problem
+from fend.attacks.base import AttackOptions, Problem
 from fend.attacks.gradient import Gradient
 from fend.attacks.lazy import Tensor, torch
 from fend.attacks.objective import Objective
@@ -20,14 +20,13 @@ PROGRESS = 0.9999
 """An image whose loss has not come below this share of the last look's leaves the descent."""
 
 
-class CWL2(BaseModel, frozen=True, extra="forbid"):
+class CWL2(AttackOptions, frozen=True):
     """Minimises squared distance + c * (margin to the goal), c by bisection for each image.
 
     Adam works on the pixels' inverse tanh, which has no box to leave. An image's descent ends by
     its own progress, never by its batch's. L2 only. Strong and slow: try FAB first.
     """
 
-    access: ClassVar[Access] = "gradient"
     minimal: ClassVar[bool] = True
     norms: ClassVar[tuple[Norm, ...]] = ("l2",)
 
@@ -37,7 +36,7 @@ class CWL2(BaseModel, frozen=True, extra="forbid"):
     searches: int = Field(default=9, ge=1, le=50)
     """Values of c to try for each image, one descent each."""
     steps: int = Field(default=1_000, ge=1, le=100_000)
-    """Of one descent, at most."""
+    """Most steps of one descent."""
     step_size: float = Field(default=0.01, gt=0, le=10, allow_inf_nan=False)
     """Adam's learning rate, on the scale of the inverse tanh. 0.05 with 200 steps does nearly as
     well on most images, and overshoots those that lie near the boundary."""

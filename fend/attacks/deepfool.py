@@ -2,31 +2,28 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from fend.attacks.base import Access, Problem
+from fend.attacks.base import AttackOptions, Problem
 from fend.attacks.gradient import Gradient
 from fend.attacks.hyperplanes import likeliest_wrong, nearest_boundary, unbounded_step
 from fend.attacks.lazy import Tensor
 from fend.attacks.objective import Objective
 from fend.attacks.smallest import Smallest, UntargetedMargin
-from fend.threat import Norm
 
 NUDGE = 1e-4
 """Added to each step, as in the authors' code. Steps that the pixel box cuts short would otherwise
 come nearer and nearer to the boundary and never cross it."""
 
 
-class DeepFool(BaseModel, frozen=True, extra="forbid"):
+class DeepFool(AttackOptions, frozen=True):
     """Steps to the nearest boundary of the linearised model until the model is fooled.
 
     Cheap, and a good first look at how far away the boundary is; FAB, which goes on from there,
     finds smaller perturbations.
     """
 
-    access: ClassVar[Access] = "gradient"
     minimal: ClassVar[bool] = True
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
 
     name: Literal["deepfool"] = "deepfool"
     objective: UntargetedMargin = Objective(loss="margin")
@@ -36,7 +33,7 @@ class DeepFool(BaseModel, frozen=True, extra="forbid"):
     """Wrong classes whose boundaries are looked at, likeliest first by the clean logits: at most
     so many, and all there are where the model has fewer. Each costs a backward pass a step."""
     overshoot: float = Field(default=0.02, ge=0, le=1)
-    """How far beyond the boundary a step goes, in shares of the step."""
+    """Distance that a step goes beyond the boundary, in shares of the step."""
 
     def perturb(self, problem: Problem) -> Tensor:
         """The first point of each image's path that fools, though it be beyond epsilon."""

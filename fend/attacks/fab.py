@@ -2,9 +2,9 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from fend.attacks.base import Access, Problem
+from fend.attacks.base import AttackOptions, Problem
 from fend.attacks.gradient import Gradient
 from fend.attacks.hyperplanes import lengths, likeliest_wrong, nearest_boundary, step_to_hyperplane
 from fend.attacks.lazy import Tensor, torch
@@ -13,7 +13,7 @@ from fend.attacks.smallest import Smallest, UntargetedMargin
 from fend.threat import Norm
 
 
-class FAB(BaseModel, frozen=True, extra="forbid"):
+class FAB(AttackOptions, frozen=True):
     """Steps to the nearest boundary of the linearised model, pulled back towards the clean image.
 
     It has no step size and ignores the scale of the logits. With `targets` this is FAB-T: one run
@@ -21,9 +21,7 @@ class FAB(BaseModel, frozen=True, extra="forbid"):
     looks at all classes, at as many passes.
     """
 
-    access: ClassVar[Access] = "gradient"
     minimal: ClassVar[bool] = True
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
 
     name: Literal["fab"] = "fab"
     objective: UntargetedMargin = Objective(loss="margin")
@@ -37,9 +35,9 @@ class FAB(BaseModel, frozen=True, extra="forbid"):
     alpha_max: float = Field(default=0.1, ge=0, le=1)
     """The largest share of a step that leads back towards the clean image."""
     eta: float = Field(default=1.05, ge=1, le=2)
-    """How far beyond the boundary a step goes."""
+    """Factor of a step's length: above 1 it goes beyond the boundary."""
     beta: float = Field(default=0.9, gt=0, lt=1)
-    """How much of its perturbation an image keeps once it fools the model."""
+    """Share of its perturbation that an image keeps once it fools the model."""
     early_stop: bool = True
     """Take an image out of the batch as soon as it fools the model within epsilon: the same count
     of fooled images for less work. False looks for the smallest perturbation to the end."""

@@ -1,22 +1,15 @@
 """The fast gradient sign method (Goodfellow et al. 2014; eq. 2 of the paper)."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
-from pydantic import BaseModel
-
-from fend.attacks.base import Access, Problem
+from fend.attacks.base import AttackOptions, Problem
 from fend.attacks.gradient import Gradient
 from fend.attacks.lazy import Tensor, torch
 from fend.attacks.objective import Objective
-from fend.threat import Norm
 
 
-class FGSM(BaseModel, frozen=True, extra="forbid"):
+class FGSM(AttackOptions, frozen=True):
     """One step of length epsilon from the image itself. One backward pass an image."""
-
-    access: ClassVar[Access] = "gradient"
-    minimal: ClassVar[bool] = False
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
 
     name: Literal["fgsm"] = "fgsm"
     objective: Objective = Objective()

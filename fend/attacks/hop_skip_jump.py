@@ -4,13 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from fend.attacks.base import Access, Problem
+from fend.attacks.base import Access, AttackOptions, Problem
 from fend.attacks.lazy import Tensor, torch
 from fend.attacks.objective import Objective
 from fend.attacks.smallest import Smallest, UntargetedMargin
-from fend.threat import Norm
 
 FIRST_PROBE = 0.1
 """How far from the boundary point the first round's probes lie, in L2."""
@@ -26,7 +25,7 @@ COARSEST = 5
 """The noise to start from has squares of 1, 2, 4, ... pixels, so many sizes in turn."""
 
 
-class HopSkipJump(BaseModel, frozen=True, extra="forbid"):
+class HopSkipJump(AttackOptions, frozen=True):
     """Finds some noise that fools, and walks from it along the boundary towards the clean image.
 
     Each round estimates the boundary's direction from the labels of random probes, leaps along it
@@ -36,7 +35,6 @@ class HopSkipJump(BaseModel, frozen=True, extra="forbid"):
 
     access: ClassVar[Access] = "decisions"
     minimal: ClassVar[bool] = True
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
 
     name: Literal["hop_skip_jump"] = "hop_skip_jump"
     objective: UntargetedMargin = Objective(loss="margin")
@@ -46,7 +44,7 @@ class HopSkipJump(BaseModel, frozen=True, extra="forbid"):
     initial_tries: int = Field(default=100, ge=1, le=10_000)
     """Noise images to try for a first one that fools; none found leaves the image as it is."""
     probes: int = Field(default=100, ge=1, le=10_000)
-    """Of the first round; round t takes sqrt(t) times as many."""
+    """Queries of the first round; round t takes sqrt(t) times as many."""
     early_stop: bool = True
     """Take an image out of the batch as soon as it fools the model within epsilon. False looks
     for the smallest perturbation to the end."""

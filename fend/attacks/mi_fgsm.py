@@ -1,24 +1,19 @@
 """The momentum iterative FGSM (Dong et al. 2018), made to transfer to models it has not seen."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from fend.attacks.ascent import ascend
-from fend.attacks.base import Access, Problem
-from fend.attacks.best import Best
+from fend.attacks.ascent import ascend_from_clean
+from fend.attacks.base import AttackOptions, Problem
 from fend.attacks.gradient import Gradient
 from fend.attacks.lazy import Tensor
 from fend.attacks.objective import Objective
-from fend.threat import Distance, Norm
+from fend.threat import Distance
 
 
-class MIFGSM(BaseModel, frozen=True, extra="forbid"):
+class MIFGSM(AttackOptions, frozen=True):
     """Steps along a running sum of L1-normalised gradients, from the image itself."""
-
-    access: ClassVar[Access] = "gradient"
-    minimal: ClassVar[bool] = False
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
 
     name: Literal["mi_fgsm"] = "mi_fgsm"
     objective: Objective = Objective()
@@ -27,23 +22,13 @@ class MIFGSM(BaseModel, frozen=True, extra="forbid"):
     step_size: Distance | None = Field(default=None, gt=0)
     """On the pixel scale; None is epsilon / steps."""
     decay: float = Field(default=1.0, ge=0, le=1)
-    """How much of the running sum each step keeps; 0 is the basic iterative method."""
+    """Share of the running sum that each step keeps; 0 is the basic iterative method."""
     early_stop: bool = True
     """Take an image out of the batch as soon as it fools the model (see `PGD.early_stop`)."""
 
     def perturb(self, problem: Problem) -> Tensor:
         """The best iterate of each image."""
-        best = Best.of_clean(problem)
-        rows = best.rows(self.early_stop)
-        if len(rows):
-            ascend(
-                problem,
-                best,
-                rows,
-                problem.first_images(rows),
-                steps=self.steps,
-                step_size=self.step_size or problem.threat.epsilon / self.steps,
-                early_stop=self.early_stop,
-                decay=self.decay,
-            )
-        return best.images
+        return ascend_from_clean(
+            problem, steps=self.steps, step_size=self.step_size, early_stop=self.early_stop,
+            decay=self.decay,
+        )  # fmt: skip

@@ -2,21 +2,18 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from fend.attacks.base import Access, Problem
+from fend.attacks.base import Access, AttackOptions, Problem
 from fend.attacks.best import Best
 from fend.attacks.lazy import Tensor
 from fend.attacks.objective import Objective
-from fend.threat import Norm
 
 
-class Noise(BaseModel, frozen=True, extra="forbid"):
+class Noise(AttackOptions, frozen=True):
     """Random points of the ball (L-inf: uniform; L2: any direction, any radius), no gradient."""
 
     access: ClassVar[Access] = "none"
-    minimal: ClassVar[bool] = False
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
 
     name: Literal["noise"] = "noise"
     objective: Objective = Objective(loss="margin")

@@ -1,27 +1,23 @@
 """Projected gradient descent (Madry et al. 2017; eq. 3)."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from fend.attacks.ascent import Keep, ascend
-from fend.attacks.base import Access, Problem
+from fend.attacks.base import AttackOptions, Problem
 from fend.attacks.best import Best
 from fend.attacks.gradient import Gradient
 from fend.attacks.lazy import Tensor
 from fend.attacks.objective import Objective
-from fend.threat import Distance, Norm
+from fend.threat import Distance
 
 
-class PGD(BaseModel, frozen=True, extra="forbid"):
+class PGD(AttackOptions, frozen=True):
     """Iterated steps, each projected back onto the ball.
 
     The paper's profile is 100 steps of 0.1 at epsilon 0.2 from a random start (section 4.2).
     """
-
-    access: ClassVar[Access] = "gradient"
-    minimal: ClassVar[bool] = False
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
 
     name: Literal["pgd"] = "pgd"
     objective: Objective = Objective()

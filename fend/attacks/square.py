@@ -3,9 +3,9 @@
 import math
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
-from fend.attacks.base import Access, Problem
+from fend.attacks.base import Access, AttackOptions, Problem
 from fend.attacks.best import Best
 from fend.attacks.lazy import Tensor, torch
 from fend.attacks.objective import Objective
@@ -18,7 +18,7 @@ DRAW_AHEAD = 100
 """Queries whose random numbers are drawn at once, since seeding a generator costs more."""
 
 
-class Square(BaseModel, frozen=True, extra="forbid"):
+class Square(AttackOptions, frozen=True):
     """Squares of +-epsilon at random places, each kept where it helps. L-inf only, no gradients.
 
     Needs answers, not weights, so no defence can hide its gradient from it. Unlike the authors'
@@ -26,7 +26,6 @@ class Square(BaseModel, frozen=True, extra="forbid"):
     """
 
     access: ClassVar[Access] = "scores"
-    minimal: ClassVar[bool] = False
     norms: ClassVar[tuple[Norm, ...]] = ("linf",)
 
     name: Literal["square"] = "square"

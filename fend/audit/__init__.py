@@ -12,25 +12,11 @@ Reports and specs are read without torch: what needs it is imported when it is a
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fend.audit.plan import Line, Plan
 from fend.audit.presets import PRESETS
 from fend.audit.render.markdown import to_markdown
 from fend.audit.report import AuditDocument, Report, Timing
 from fend.audit.report.build import build_report
-from fend.audit.rows import (
-    ROWS,
-    AttackRow,
-    CleanRow,
-    CostRow,
-    CurveRow,
-    ExampleRow,
-    Probe,
-    ProbeRow,
-    Row,
-    ServedRow,
-    SkippedRow,
-    Source,
-)
+from fend.audit.rows import ROWS, Row, Source
 from fend.audit.spec import AuditSpec, from_request, spec_invalid
 
 if TYPE_CHECKING:
@@ -42,12 +28,11 @@ if TYPE_CHECKING:
     from fend.audit.work.surrogates import check_surrogate
 
 __all__ = [
-    "PRESETS", "ROWS", "AttackRow", "AuditDocument", "AuditJob", "AuditSpec",
-    "CleanRow", "CostRow", "CurveRow", "ExampleRow", "Executor", "Inline",
-    "Keep", "KeepInFolder", "KeepInMemory", "Line", "OpenAudit", "Plan", "Probe", "ProbeRow",
-    "Processes", "Report", "Row", "ServedRow", "Shard", "SkippedRow", "Source", "Timing",
-    "audit_report", "build_report", "check_fit", "check_surrogate", "executor_for", "from_request",
-    "open_audit", "run_audit", "run_shard", "shards_of", "source_of", "spec_invalid", "to_markdown",
+    "PRESETS", "ROWS", "AuditDocument", "AuditJob", "AuditSpec", "Executor", "Inline", "Keep",
+    "KeepInFolder", "KeepInMemory", "OpenAudit", "Processes", "Report", "Row", "Shard", "Source",
+    "Timing", "audit_report", "build_report", "check_fit", "check_surrogate", "executor_for",
+    "from_request", "open_audit", "run_audit", "run_shard", "shards_of", "source_of",
+    "spec_invalid", "to_markdown",
 ]  # fmt: skip
 
 

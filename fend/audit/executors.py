@@ -32,12 +32,7 @@ class Executor(Protocol):
     """Attacks shards."""
 
     def run(
-        self,
-        job: AuditJob,
-        opened: OpenAudit,
-        shards: Sequence[Shard],
-        stop: Callable[[], None],
-        /,
+        self, job: AuditJob, opened: OpenAudit, shards: Sequence[Shard], stop: Callable[[], None], /
     ) -> Finished:
         """Each shard with its rows, in whatever order they are finished.
 

@@ -18,7 +18,7 @@ Key = tuple[Knowledge, int]
 
 
 @dataclass(frozen=True)
-class Line:
+class PlannedLine:
     """One attack at one level of knowledge."""
 
     knowledge: Knowledge
@@ -67,7 +67,7 @@ class Plan:
     spec: AuditSpec
     randomised: bool
     """Whether the audited pipeline answers at random."""
-    lines: Mapping[Key, Line]
+    lines: Mapping[Key, PlannedLine]
 
     @classmethod
     def of(cls, spec: AuditSpec, randomised: bool) -> "Plan":
@@ -78,7 +78,7 @@ class Plan:
         }
         return cls(spec, randomised, lines)
 
-    def line(self, attacker: AttackSpec) -> Line:
+    def line(self, attacker: AttackSpec) -> PlannedLine:
         """A white-box line of any attack, as the curve and the probes run it."""
         return line_at(attacker, Knowledge.WHITE_BOX, self.randomised)
 
@@ -101,7 +101,7 @@ class Plan:
         return tuple(dict.fromkeys(ways)) or (Gradient(),)
 
 
-def line_at(attacker: AttackSpec, knowledge: Knowledge, randomised: bool = False) -> Line:
+def line_at(attacker: AttackSpec, knowledge: Knowledge, randomised: bool = False) -> PlannedLine:
     """`attacker` as it is run at a level.
 
     Where the attacked model is not the judged one, it is fooled long before the image also fools
@@ -111,7 +111,7 @@ def line_at(attacker: AttackSpec, knowledge: Knowledge, randomised: bool = False
     whole = LEVELS[knowledge].transfer or randomised
     if whole and "early_stop" in type(attacker).model_fields:
         runs = attacker.model_copy(update={"early_stop": False})
-    return Line(knowledge, attacker, runs)
+    return PlannedLine(knowledge, attacker, runs)
 
 
 def attack_title(attack: AttackSpec) -> str:

@@ -18,14 +18,14 @@ from fend.datasets.pictures import Tell, quiet
 from fend.files import replace_atomically
 
 OnProgress = Callable[[int, int], None]
-"""Told the images done so far, and all of them."""
+"""Called with the number of images done so far, and of all of them."""
 
 
 class Keep(Protocol):
     """Where the rows of finished shards go, so that a stopped audit goes on from them."""
 
     def begin(self, source: Source, shards: Sequence[Shard], /) -> Collection[int]:
-        """Told what is audited; returns the numbers of the shards that are finished already.
+        """Called with what is audited; returns the numbers of the shards that are finished already.
 
         It may raise where these were finished with another source.
         """
@@ -114,8 +114,8 @@ def run_audit(
 ) -> Source:
     """Attack every shard of an audit that `keep` does not have yet; returns what was audited.
 
-    `stop` raises to cancel, which takes at most one step of an attack. `on_making` is told before
-    a surrogate is made, `tell` of the images (see `fend.datasets.load`), `on_opened` before
+    `stop` raises to cancel, which takes at most one step of an attack. `on_making` is called
+    before a surrogate is made, `tell` of the images (see `fend.datasets.load`), `on_opened` before
     anything is attacked.
 
     Raises:

@@ -60,9 +60,7 @@ UNSECURED = Control("unsecured", "the classifier alone: nothing hidden")
 
 CONTROLS: tuple[Control, ...] = (
     Control(
-        "gradient-killer",
-        "answers as before, gradient zero",
-        wrapper="control-gradient-killer",
+        "gradient-killer", "answers as before, gradient zero", wrapper="control-gradient-killer"
     ),
     Control(
         "cut-graph",
@@ -96,7 +94,7 @@ class ControlResult:
     about: str
     report: Report
     true_accuracy: float | None
-    """Of a control, under an attacker who knows the trick; None: the model is honest."""
+    """Accuracy of a control under an attacker who knows the trick; None: the model is honest."""
 
     @property
     def honest(self) -> bool:

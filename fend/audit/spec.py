@@ -47,7 +47,7 @@ class AuditSpec(BaseModel, frozen=True, extra="forbid"):
     model: str = Field(pattern=NAME)
     dataset: str = Field(default="mnist:test", min_length=1, max_length=1_000)
     samples: int | None = Field(default=None, ge=1)
-    """How many images, drawn with `seed`; None is all of them."""
+    """Number of images, drawn with `seed`; None is all of them."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     threat: ThreatModel = DEFAULT_THREAT
     knowledge: tuple[Knowledge, ...] = Field(
@@ -61,11 +61,11 @@ class AuditSpec(BaseModel, frozen=True, extra="forbid"):
     """Another model, which black_box and grey_box_aware attack in place of `model`. None: one is
     trained by the recipe of `model` with another seed, once, and kept."""
     epsilons: tuple[Distance, ...] = Field(default=(), max_length=32)
-    """Where the curve of white-box accuracy is measured, in the norm of `threat`."""
+    """Points of the curve of white-box accuracy, in the norm of `threat`."""
     sanity_samples: int = Field(default=100, ge=0, le=10_000)
-    """How many of the images the sanity probes run on; 0: no sanity checks, so no such verdict."""
+    """Images that the sanity probes run on; 0: no sanity checks, so no such verdict."""
     examples: int = Field(default=8, ge=0, le=100)
-    """How many of the images are kept to be looked at."""
+    """Images that are kept to be looked at."""
     shard_size: int = Field(default=250, ge=1, le=1_000)
     """Images in one unit of work: what is kept when an audit is interrupted. Changes no answer."""
 

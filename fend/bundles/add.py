@@ -12,14 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from fend.bundles.bundle import (
-    CARD,
-    VERSIONS,
-    Manifest,
-    card_of,
-    load_bundle,
-    read_manifest,
-)
+from fend.bundles.bundle import CARD, VERSIONS, Manifest, card_of, load_bundle, read_manifest
 from fend.bundles.canary import check_canary
 from fend.bundles.files import MAX_BYTES, copy_bundle_files
 from fend.bundles.versions import VersionUnknown, find_version

@@ -79,24 +79,22 @@ def audit(
     preset: Annotated[str, typer.Option(help=f"One of: {', '.join(PRESETS)}.")] = "quick",
     dataset: Annotated[
         str | None,
-        typer.Option(
-            help="Such as handwritten-digits or folder:PATH; default: what the model was tested on."
-        ),
+        typer.Option(help="Data set, such as folder:PATH; default: what the model was tested on."),
     ] = None,
-    samples: Annotated[int | None, typer.Option(help="How many images; 0 is all.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Number of images; 0 is all.")] = None,
     epsilon: Annotated[
         str | None,
         typer.Option(
-            help="On the pixel scale 0..1: 0.03, or 8/255; default: what the model is meant for."
+            help="Epsilon on the pixel scale 0..1: 0.03, or 8/255; default: the model's own."
         ),
     ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Pass over files that are no pictures.")
     ] = False,
-    seed: Annotated[int | None, typer.Option(help="Of the sample and the attacks.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sample and the attacks.")] = None,
     knowledge: Annotated[
         list[Knowledge] | None,
-        typer.Option(help="Repeat for more than one; default: the preset's."),
+        typer.Option(help="Level; repeat for more than one. Default: the preset's."),
     ] = None,
     surrogate: Annotated[
         str | None,
@@ -108,31 +106,32 @@ def audit(
     ] = None,
     url: Annotated[
         str | None,
-        typer.Option(help="Of a running service, such as http://127.0.0.1:8000: it does the work."),
+        typer.Option(help="Running service that does the work, such as http://127.0.0.1:8000."),
     ] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(help="With the service's admin token; default: FEND_ADMIN_TOKEN."),
+        typer.Option(help="File with the service's admin token; default: FEND_ADMIN_TOKEN."),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes; 0: one a core. Changes no number.")
+        int, typer.Option(min=0, help="Processes; 0: one for each core. The numbers stay the same.")
     ] = 0,
-    device: Annotated[Device, typer.Option(help="auto: cuda where there is one.")] = Device.AUTO,
+    device: Annotated[Device, typer.Option(help="Device; auto prefers cuda.")] = Device.AUTO,
     output: Annotated[
         Path | None,
-        typer.Option(help="Also write the report here, by its name: .html, .md or .json."),
+        typer.Option(help="File for the report; its suffix, .html, .md or .json, says the format."),
     ] = None,
     rows_file: Annotated[
-        Path | None, typer.Option("--rows", help="Also write the raw rows here, as JSON Lines.")
+        Path | None, typer.Option("--rows", help="File for the raw rows, as JSON Lines.")
     ] = None,
     format: Annotated[Format, typer.Option(help="What to print.")] = Format.TABLE,
     models_dir: ModelsDir = MODELS_DIR,
     data_dir: DataDir = DATA_DIR,
     surrogates_dir: Annotated[
-        Path, typer.Option(envvar="FEND_SURROGATES_DIR", help="Where trained ones are kept.")
+        Path, typer.Option(envvar="FEND_SURROGATES_DIR", help="Folder of trained surrogates.")
     ] = Path(".fend/surrogates"),
     work_dir: Annotated[
-        Path, typer.Option(help="What is finished of stopped audits; the same command goes on.")
+        Path,
+        typer.Option(help="Folder of stopped audits' finished parts; the same command goes on."),
     ] = Path(".fend/audits"),
 ) -> None:
     """Attack a model and report how often its answers survive."""

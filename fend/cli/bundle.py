@@ -72,16 +72,15 @@ def add(
         Path, typer.Argument(help="A bundle's folder, or a .zip, .tar or .tar.gz of one.")
     ],
     models_dir: Annotated[
-        Path, typer.Option(envvar="FEND_MODELS_DIR", help="Made where it is not there.")
+        Path,
+        typer.Option(envvar="FEND_MODELS_DIR", help="Folder of models; made if it does not exist."),
     ] = MODELS_DIR,
-    max_bytes: Annotated[
-        int, typer.Option(min=1, help="Refuse what unpacks to more than this.")
-    ] = 2**30,
+    max_bytes: Annotated[int, typer.Option(min=1, help="Most bytes to unpack.")] = 2**30,
     activate: Annotated[
         bool, typer.Option("--activate", help="Let the service at --url serve it at once.")
     ] = False,
     url: Annotated[
-        str | None, typer.Option(help="A service that serves --models-dir, with --activate.")
+        str | None, typer.Option(help="Service that serves --models-dir, for --activate.")
     ] = None,
     token_file: Annotated[
         Path | None,

@@ -33,21 +33,22 @@ def classify(
     ],
     url: Annotated[
         str | None,
-        typer.Option(help="Of a running service, such as http://127.0.0.1:8000: it answers."),
+        typer.Option(help="Running service that answers, such as http://127.0.0.1:8000."),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Default: the service's; without --url, mnist. There also a folder."),
+        typer.Option(
+            help="Model; default: the service's. Without --url: mnist, or a bundle's folder."
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     top_k: Annotated[int | None, typer.Option(min=1, help="Labels listed with --json.")] = None,
     certify: Annotated[
-        bool,
-        typer.Option("--certify", help="Also: up to which L2 distance does the answer hold?"),
+        bool, typer.Option("--certify", help="Also say up to which L2 distance the answer holds.")
     ] = False,
     key_file: Annotated[
         Path | None,
-        typer.Option(help="Holds the key for --url; without it, FEND_API_KEY, if that is set."),
+        typer.Option(help="File with the key for --url; default: FEND_API_KEY, if that is set."),
     ] = None,
     api_key: Annotated[str | None, typer.Option(envvar="FEND_API_KEY", hidden=True)] = None,
     models_dir: ModelsDir = MODELS_DIR,

@@ -31,10 +31,16 @@ def list_data(data_dir: DataDir = DATA_DIR) -> None:
 
 @app.command("fetch")
 def fetch(
-    name: Annotated[str, typer.Argument(help="Such as mnist; `fend data list` shows all.")],
+    name: Annotated[
+        str, typer.Argument(help="Data set, such as mnist; `fend data list` shows all.")
+    ],
     data_dir: Annotated[
         Path,
-        typer.Option(envvar="FEND_DATA_DIR", file_okay=False, help="Made where it is not there."),
+        typer.Option(
+            envvar="FEND_DATA_DIR",
+            file_okay=False,
+            help="Folder of data sets; made if it does not exist.",
+        ),
     ] = DATA_DIR,
 ) -> None:
     """Download a published data set, check it, and keep what was there already."""

@@ -23,11 +23,11 @@ class DiffFormat(StrEnum):
 
 
 def diff(
-    before: Annotated[Path, typer.Argument(help="A report as JSON, of `fend audit --output`.")],
-    after: Annotated[Path, typer.Argument(help="The report to set against it.")],
-    format: Annotated[DiffFormat, typer.Option(help="What to print.")] = DiffFormat.TABLE,
+    before: Annotated[Path, typer.Argument(help="Report as JSON, from `fend audit --output`.")],
+    after: Annotated[Path, typer.Argument(help="Report to compare with it.")],
+    format: Annotated[DiffFormat, typer.Option(help="Form of the output.")] = DiffFormat.TABLE,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Even if threat models or data sets differ.")
+        bool, typer.Option("--anyway", help="Compare even if threat models or data sets differ.")
     ] = False,
     fail_on_regression: Annotated[
         bool,

@@ -54,6 +54,6 @@ ModelsDir = Annotated[
 DataDir = Annotated[
     Path,
     typer.Option(
-        envvar="FEND_DATA_DIR", callback=_data_dir, help="Where `fend data fetch` puts data sets."
+        envvar="FEND_DATA_DIR", callback=_data_dir, help="Folder that `fend data fetch` fills."
     ),
 ]

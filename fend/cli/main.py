@@ -1,6 +1,7 @@
 """The `fend` command: joins the subcommands, and turns Fend's errors into one line.
 
-Only the module of the subcommand that is called is imported, so that none waits for torch in vain.
+Only the module of the subcommand that is called is imported, so that the light ones start without
+importing torch.
 """
 
 import re
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points, requires
 from typing import Any
 
@@ -82,11 +84,18 @@ def _needs(command: str | None, error: ModuleNotFoundError) -> Exception:
 
 def _own_commands() -> list[Command]:
     return [
-        Command("audit", "Attack a model and report how often its answers survive.", _audit),
-        Command("bundle", "Inspect, verify and add models on disk.", _bundle),
-        Command("classify", "Clean and classify pictures.", _classify),
-        Command("data", "List and fetch data sets.", _data),
+        Command(name, help, partial(_own, name, target))
+        for name, help, target in (
+            ("audit", "Attack a model and report how often its answers survive.", "app"),
+            ("bundle", "Inspect, verify and add models on disk.", "app"),
+            ("classify", "Clean and classify pictures.", "classify"),
+            ("data", "List and fetch data sets.", "app"),
+        )
     ]
+
+
+def _own(module: str, target: str) -> Any:
+    return getattr(import_module(f"fend.cli.{module}"), target)
 
 
 def _registered_commands() -> list[Command]:
@@ -114,30 +123,6 @@ def _load(entry: EntryPoint) -> Any:
             f"`fend {entry.name}` runs in a checkout of the repository only; it is not installed",
             code="command_missing",
         ) from error
-
-
-def _audit() -> Any:
-    from fend.cli.audit import app
-
-    return app
-
-
-def _bundle() -> Any:
-    from fend.cli.bundle import app
-
-    return app
-
-
-def _classify() -> Any:
-    from fend.cli.classify import classify
-
-    return classify
-
-
-def _data() -> Any:
-    from fend.cli.data import app
-
-    return app
 
 
 def _not_loaded() -> None:

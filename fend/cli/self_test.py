@@ -17,17 +17,18 @@ if TYPE_CHECKING:
 
 def self_test(
     model: Annotated[
-        str, typer.Option(help="Whose classifier the controls are made of: a folder or a name.")
+        str,
+        typer.Option(help="Model whose classifier the controls are made of: a folder or a name."),
     ] = "mnist-paper",
-    dataset: Annotated[str, typer.Option(help="Such as mnist:test.")] = "handwritten-digits",
-    samples: Annotated[int, typer.Option(min=1, help="How many images.")] = 100,
+    dataset: Annotated[str, typer.Option(help="Name of a data set.")] = "handwritten-digits",
+    samples: Annotated[int, typer.Option(min=1, help="Number of images.")] = 100,
     epsilon: Annotated[
-        str, typer.Option(help="L-inf, on the pixel scale 0..1: 0.03, or 8/255.")
+        str, typer.Option(help="Epsilon in L-inf, on the pixel scale 0..1: 0.03, or 8/255.")
     ] = "0.2",
     control: Annotated[
-        list[str] | None, typer.Option(help="Only this one; repeat for more. Default: all.")
+        list[str] | None, typer.Option(help="Control to run; repeat for more. Default: all.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes. Changes no number.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes. The numbers stay the same.")] = 1,
     models_dir: ModelsDir = MODELS_DIR,
     data_dir: DataDir = DATA_DIR,
 ) -> None:

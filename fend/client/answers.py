@@ -112,8 +112,7 @@ class Classification(_Answer):
     suspicion: Suspicion
     input: InputReport
     denoised: str | None = Field(
-        default=None,
-        description="With include=denoised: the cleaned image as a data URL of a PNG.",
+        default=None, description="With include=denoised: the cleaned image as a data URL of a PNG."
     )
     seen: str | None = Field(
         default=None,

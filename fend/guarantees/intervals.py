@@ -34,10 +34,8 @@ _MONOTONE_METHODS = frozenset(
 )
 
 
-class NotBounded(Invalid):
-    """A network has an operation for which no bounds are implemented."""
-
-    code = "not_bounded"
+def _not_bounded(message: str) -> Invalid:
+    return Invalid(message, code="not_bounded")
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Bounds:
     """Bounds of one network, whose weights may go on changing.
 
     Raises:
-        NotBounded: it cannot be traced, or a call meets an operation without bounds.
+        Invalid (`not_bounded`): it cannot be traced, or a call meets an operation without bounds.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -70,7 +68,7 @@ class Bounds:
         try:
             traced = fx.GraphModule(whole, _Tracer().trace(whole))
         except (fx.proxy.TraceError, TypeError) as error:
-            raise NotBounded(f"{type(network).__name__} cannot be traced: {error}") from error
+            raise _not_bounded(f"{type(network).__name__} cannot be traced: {error}") from error
         self._whole = _OnIntervals(traced)
         self._last = _last_layer(traced)
         self._before = _OnIntervals(_without_last_layer(traced)) if self._last else None
@@ -132,7 +130,7 @@ class _OnIntervals(fx.Interpreter):
             return _affine(layer, args[0])
         if isinstance(layer, _MONOTONE_LAYERS) and getattr(layer, "mode", None) != "bicubic":
             return _at_both_ends(layer, args, kwargs)
-        raise NotBounded(f"there are no bounds for the layer {type(layer).__name__}")
+        raise _not_bounded(f"there are no bounds for the layer {type(layer).__name__}")
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if not _holds_interval(args):
@@ -149,7 +147,7 @@ class _OnIntervals(fx.Interpreter):
             return _scaled(args[0], target(1.0, args[1]))
         if target is operator.mul and isinstance(args[0], int | float):
             return _scaled(args[1], float(args[0]))
-        raise NotBounded(f"there are no bounds for the operation {target.__name__}")
+        raise _not_bounded(f"there are no bounds for the operation {target.__name__}")
 
     def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
         if not _holds_interval(args):
@@ -158,7 +156,7 @@ class _OnIntervals(fx.Interpreter):
             return args[0].lower.size(*args[1:], **kwargs)
         if target in _MONOTONE_METHODS:
             return _at_both_ends(getattr(Tensor, target), args, kwargs)
-        raise NotBounded(f"there are no bounds for the operation {target}")
+        raise _not_bounded(f"there are no bounds for the operation {target}")
 
 
 def _affine(layer: nn.Module, inputs: Interval) -> Interval:

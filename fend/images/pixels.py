@@ -7,14 +7,7 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import (
-    BmpImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from fend.errors import FendError, Invalid, Unsupported
 from fend.images.formats.container import Container, ImageFormat

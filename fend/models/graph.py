@@ -68,7 +68,7 @@ class _Run(fx.Interpreter):
 
     def __init__(self, network: nn.Module, graph: fx.Graph) -> None:
         super().__init__(network, graph=graph)
-        self.extra_traceback = False  # what fails is told in one line
+        self.extra_traceback = False  # a failure is reported in one line
         self._named = {
             **self.submodules,
             **dict(network.named_parameters()),

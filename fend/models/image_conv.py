@@ -49,11 +49,7 @@ class _Convolution(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             columns = weight.flatten(1).t() @ gradient.flatten(2)
             to_images = functional.fold(
-                columns,
-                images.shape[2:],
-                weight.shape[2:],
-                padding=ctx.padding,
-                stride=ctx.stride,
+                columns, images.shape[2:], weight.shape[2:], padding=ctx.padding, stride=ctx.stride
             )
         if any(ctx.needs_input_grad[1:3]):
             _, to_weight, to_bias = torch.ops.aten.convolution_backward(

@@ -57,11 +57,7 @@ class Answering:
     """Takes pictures through the decode threads and the batcher of a model."""
 
     def __init__(
-        self,
-        settings: Settings,
-        repository: Repository,
-        metrics: Metrics,
-        traces: Traces,
+        self, settings: Settings, repository: Repository, metrics: Metrics, traces: Traces
     ) -> None:
         self._repository = repository
         self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
@@ -159,7 +155,9 @@ class Answering:
         with self._traces.span("decode"):
             try:
                 async with asyncio.timeout(deadline_s - started_s):
-                    picture = await self.off_loop(model, "decode", lambda: read(spec, self.limits))
+                    picture = await self.run_in_decoder(
+                        model, "decode", lambda: read(spec, self.limits)
+                    )
             except TimeoutError as error:
                 raise DeadlineExceeded(deadline_s - started_s) from error
         decoded_s = time.monotonic()
@@ -183,7 +181,7 @@ class Answering:
         flagged = "true" if answer.suspicion > content.suspicion.threshold else "false"
         self._suspicion(name, flagged).observe(answer.suspicion)
 
-    async def off_loop(self, model: ServingModel, stage: str, work: Callable[[], T]) -> T:
+    async def run_in_decoder(self, model: ServingModel, stage: str, work: Callable[[], T]) -> T:
         """Run `work` for `model` in a decode thread when it is its turn; measured as `stage`."""
         timed = partial(self._timed, stage, work)
         async with model.decoding:

@@ -11,13 +11,6 @@ ACCEPTED = ("gzip", "deflate")
 PIECE_BYTES = 256 * 1024
 
 
-class CodingInvalid(Invalid):
-    """The body is not compressed as its Content-Encoding says."""
-
-    status = 400
-    code = "content_encoding_invalid"
-
-
 class DecodedBody:
     """Receives the body of a request as it was before its sender compressed it."""
 
@@ -38,7 +31,7 @@ class DecodedBody:
         """The next piece of the body.
 
         Raises:
-            Unsupported, CodingInvalid, TooLarge, and what receiving raises.
+            Unsupported, Invalid (`content_encoding_invalid`), TooLarge, and what receiving raises.
         """
         coding = self._coding()
         if coding is None or self._ended:
@@ -48,13 +41,13 @@ class DecodedBody:
                 if self._complete:
                     self._ended = True
                     if self._inflater is not None or self._unread:
-                        raise CodingInvalid(f"the body ends within its {coding}; send it whole")
+                        raise _invalid(f"the body ends within its {coding}; send it whole")
                     return {"type": "http.request", "body": b"", "more_body": False}
                 message = await self._receive()
                 self._unread += message.get("body", b"")
                 self._complete = not message.get("more_body", False)
         except zlib.error as error:
-            raise CodingInvalid(
+            raise _invalid(
                 f"the body is no {coding}, as its Content-Encoding says: {error}"
             ) from error
         self._left_bytes -= len(piece)
@@ -92,6 +85,10 @@ class DecodedBody:
             if piece:
                 return piece
         return b""
+
+
+def _invalid(message: str) -> Invalid:
+    return Invalid(message, code="content_encoding_invalid", status=400)
 
 
 def _window(coding: str, start: bytes) -> int:

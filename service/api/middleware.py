@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fend.errors import Busy, FendError, TooLarge
+from fend.errors import Busy, FendError, Timeout, TooLarge
 from service.api.content_coding import DecodedBody
 from service.api.problems import ClientGone, Problem, fend_problem, problem_response, written
 from service.api.security import PRIVATE, require_admin
@@ -42,13 +42,6 @@ _ID = "{request_id}"
 
 # Seeded by the system, once: nobody has to be kept from guessing an id.
 _RANDOM = Random()
-
-
-class RequestTooSlow(FendError):
-    """The body did not arrive in time."""
-
-    status = 408
-    code = "request_too_slow"
 
 
 class Prefix:
@@ -243,16 +236,6 @@ class _Exchange:
         )
 
     async def receive(self) -> Message:
-        """The next message. Once the answer has begun, nobody can be told what is wrong with the
-        body: whoever still listens for the caller to leave hears just that."""
-        try:
-            return await self._checked()
-        except FendError:
-            if self.status is None:
-                raise
-            return {"type": "http.disconnect"}
-
-    async def _checked(self) -> Message:
         message = await self._receive_in_time()
         if message["type"] == "http.request":
             self._received_bytes += len(message.get("body", b""))
@@ -272,9 +255,10 @@ class _Exchange:
             async with asyncio.timeout_at(self._deadline_s):
                 return await self._receive()
         except TimeoutError as error:
-            raise RequestTooSlow(
-                f"the body did not arrive within {self._timeout_s:g} s; send it faster"
-            ) from error
+            raise Timeout(
+                f"the body did not arrive within {self._timeout_s:g} s; send it faster",
+                code="request_too_slow", status=408,
+            ) from error  # fmt: skip
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

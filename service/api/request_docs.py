@@ -15,7 +15,7 @@ def picture_body(*, tensor: bool) -> dict[str, Any]:
                 "type": "object",
                 "required": ["file"],
                 "properties": {"file": _BINARY | {"description": "The image file."}},
-            },
+            }
         }
     }
     content |= {media_type: {"schema": _BINARY} for media_type in (*IMAGE_TYPES, ANY_TYPE)}

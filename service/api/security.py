@@ -20,7 +20,7 @@ import structlog
 from fastapi import Request
 from pydantic import SecretStr
 
-from fend.errors import Busy, FendError, Invalid
+from fend.errors import Busy, Invalid
 from service.api.services import services
 from service.settings import Settings
 
@@ -50,13 +50,6 @@ MIN_KEY_LENGTH, MIN_KEY_CHARACTERS = 16, 5
 different characters it has."""
 
 
-class Unauthorized(FendError):
-    """No key, or a wrong one."""
-
-    status = 401
-    code = "unauthorized"
-
-
 @dataclass(frozen=True)
 class Key:
     """The SHA-256 digest of a key."""
@@ -84,7 +77,7 @@ class Access:
     inference: tuple[Key, ...]
     """Empty: whoever reaches the service may ask it."""
     own_key: str = field(repr=False)
-    """With which the service asks itself, after an audit."""
+    """Key with which the service asks itself, after an audit."""
 
     def may_administer(self, candidate: str) -> bool:
         """Whether this is the admin token."""
@@ -191,7 +184,7 @@ async def require_admin(request: Request) -> None:
     """Let the request pass when it carries the admin token.
 
     Raises:
-        Unauthorized: it does not.
+        Invalid (`unauthorized`): it does not.
         Busy: its address sent too many wrong keys.
     """
     _check(request, services(request).access.may_administer, "the admin token")
@@ -201,7 +194,7 @@ async def require_inference(request: Request) -> None:
     """Let the request pass when it carries an inference key, or when none is configured.
 
     Raises:
-        Unauthorized, Busy.
+        Invalid (`unauthorized`), Busy.
     """
     access = services(request).access
     if access.inference:
@@ -217,16 +210,20 @@ def _check(request: Request, right: Callable[[str], bool], needed: str) -> None:
         other = "; the Authorization that came has another form" * (
             "authorization" in request.headers
         )
-        raise Unauthorized(f"this route needs {needed}, and no key came: {how}{other}")
+        raise _unauthorized(f"this route needs {needed}, and no key came: {how}{other}")
     address = _network(request.client.host if request.client else "unknown")
     services(request).failed_logins.check(address)
     services(request).failed_logins.count(address)
     services(request).metrics.failed_logins.inc()
     structlog.get_logger().warning("wrong key", address=address)
-    raise Unauthorized(
+    raise _unauthorized(
         f"this route needs {needed}, and the key that came is another: check that it is whole, "
         "current, and meant for this service"
     )
+
+
+def _unauthorized(message: str) -> Invalid:
+    return Invalid(message, code="unauthorized", status=401)
 
 
 def _presented(request: Request) -> str | None:
@@ -238,7 +235,7 @@ def _presented(request: Request) -> str | None:
 
 
 def _network(host: str) -> str:
-    """What one caller can take addresses from: of IPv6 a network of 64 bits."""
+    """Network in which one caller can choose addresses: of IPv6 the first 64 bits."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -15,14 +15,7 @@ from torch import Tensor
 
 from fend.client.answers import InputReport
 from fend.errors import Invalid, TooLarge, Unsupported
-from fend.images import (
-    HOW_TO_SEND,
-    DecodeLimits,
-    InputSpec,
-    claimed_format,
-    decode,
-    media_type,
-)
+from fend.images import HOW_TO_SEND, DecodeLimits, InputSpec, claimed_format, decode, media_type
 from service.api.problems import ClientGone
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp")

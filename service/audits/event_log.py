@@ -28,7 +28,7 @@ class ProgressEvent(BaseModel):
     done: int
     total: int
     eta_s: float | None
-    """Seconds left at the pace so far; None while unknown, and in what is told again."""
+    """Seconds left at the pace so far; None while unknown and in replayed events."""
 
 
 class EndEvent(BaseModel):

@@ -54,8 +54,8 @@ async def execute(
         if deaths > MAX_RESTARTS:
             raise FendError(
                 f"the audit's process died {deaths} times in a row after {finished} finished "
-                f"shards (the last time with {_how(exit_code)}); the service's log may say why. "
-                "If memory ran out, try a smaller shard_size",
+                f"shards (the last time with {_exit_reason(exit_code)}); the service's log may say "
+                "why. If memory ran out, try a smaller shard_size",
                 code="audit_worker_died",
             )
         structlog.get_logger().warning(
@@ -83,5 +83,5 @@ async def _run_worker(
         return await worker.wait()
 
 
-def _how(exit_code: int) -> str:
+def _exit_reason(exit_code: int) -> str:
     return f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"

@@ -23,7 +23,7 @@ from fend.datasets import ImageSet, load
 from fend.datasets.registry import LOCAL
 from fend.errors import Conflict, FendError, Invalid, NotFound
 from fend.images import InputSpec
-from service.audits.record import AuditRecord, AuditState, Changes, Waiting
+from service.audits.record import AuditRecord, AuditState, ChangeNotifier, Waiting
 from service.audits.runner import AuditRunner
 from service.audits.served_check import OwnService
 from service.audits.store import AuditStore, FinishedShard
@@ -41,13 +41,6 @@ class AuditUnknown(NotFound):
     """No audit has this id."""
 
     code = "audit_unknown"
-
-
-class AuditRowsDeleted(FendError):
-    """The audit is so old that only its report is kept."""
-
-    status = 410
-    code = "audit_rows_deleted"
 
 
 class AuditJobs:
@@ -73,7 +66,7 @@ class AuditJobs:
         self._most_s: dict[str, float] = {}
         self._partial: tuple[str, int, Report] | None = None
         self.uploads = UploadedSets(settings, database)
-        self.changes = Changes()
+        self.changes = ChangeNotifier()
         for state in AuditState:  # 0 from the start: an increase from nothing to 1 goes unseen
             metrics.audits.labels(state)
 
@@ -101,7 +94,7 @@ class AuditJobs:
 
     async def trouble(self) -> str | None:
         """Why audits cannot be kept just now; None: nothing is known to be wrong."""
-        await asyncio.to_thread(self._database.look_again)
+        await asyncio.to_thread(self._database.check_again)
         return self._database.trouble
 
     def spec_of(self, body: Mapping[str, Any]) -> AuditSpec:
@@ -238,13 +231,14 @@ class AuditJobs:
         """The rows so far, shard by shard; the iterator blocks for the disk: use it in a thread.
 
         Raises:
-            AuditRowsDeleted.
+            NotFound (`audit_rows_deleted`): only its report is kept.
         """
         if not record.rows_kept:
-            raise AuditRowsDeleted(
+            raise NotFound(
                 "the raw rows of this audit have been deleted, only its report is kept; "
-                "FEND_KEEP_AUDIT_ROWS says of how many audits they are"
-            )
+                "FEND_KEEP_AUDIT_ROWS says of how many audits they are",
+                code="audit_rows_deleted", status=410,
+            )  # fmt: skip
         return self._store.rows(record.id)
 
     async def shards(self, audit_id: str, first: int) -> list[FinishedShard]:

@@ -44,11 +44,11 @@ class AuditRecord:
     error_code: str | None = None
     error: str | None = None
     worker_deaths: int = 0
-    """How often its process ended without a word and was replaced."""
+    """Times that its process exited without reporting an error and was replaced."""
     progress_at: datetime | None = None
-    """When its last shard was finished."""
+    """Time when its last shard was finished."""
     ahead: int = 0
-    """Of one that is queued: audits that were accepted before it and have not ended."""
+    """Audits that were accepted before it and have not ended, while it is queued."""
     rows_kept: bool = True
     """Whether the raw rows of its finished shards are still there: retention deletes them first."""
 
@@ -69,10 +69,10 @@ class Waiting:
 
     what: WaitingFor
     reason: str
-    """For people: what is waited for, and what can be done about it."""
+    """Sentence for people: what is waited for, and what can be done about it."""
 
 
-class Changes:
+class ChangeNotifier:
     """Counts the changes that this process makes to audits. Read `count`, then the database, then
     wait `after` that count: nothing is missed in between, and nothing piles up for a slow reader.
     """

@@ -14,7 +14,7 @@ from fend.audit import ROWS, Report, Source, build_report
 from fend.errors import Conflict, FendError
 from service.audits.executor import execute
 from service.audits.messages import ShardDone, Task
-from service.audits.record import AuditRecord, AuditState, Changes, Waiting, WaitingFor
+from service.audits.record import AuditRecord, AuditState, ChangeNotifier, Waiting, WaitingFor
 from service.audits.served_check import OwnService, ServiceSilent, pictures_to_send, served_rows
 from service.audits.store import AuditStore
 from service.audits.tally import Tally
@@ -60,13 +60,13 @@ class _Run:
     whole: bool
     """Whether it began with this run, and not before an interruption."""
     waiting: Waiting | None = None
-    """What it waits for instead of attacking."""
+    """Obstacle that it waits for instead of attacking."""
     pid: int | None = None
     """Its worker."""
     processor: ProcessorTime | None = None
-    """What the worker had at the last heartbeat."""
+    """Processor time of the worker at the last heartbeat."""
     share: float = 1.0
-    """How much of the processor time that it could use it had between the last heartbeats."""
+    """Share that it had, between the last heartbeats, of the processor time that it could use."""
 
 
 class AuditRunner:
@@ -80,7 +80,7 @@ class AuditRunner:
         database: Database,
         store: AuditStore,
         metrics: Metrics,
-        changes: Changes,
+        changes: ChangeNotifier,
         own: OwnService | None,
     ) -> None:
         self._settings = settings
@@ -168,7 +168,7 @@ class AuditRunner:
                 settings.keep_audits, now - timedelta(days=settings.keep_audits_days)
             )
             if rows or audits:
-                self._database.give_back_space()
+                self._database.reclaim_space()
                 structlog.get_logger().info("old audits deleted", audits=audits, rows_of=rows)
         except StateUnavailable as error:
             structlog.get_logger().error("old audits cannot be deleted", reason=str(error))
@@ -187,7 +187,7 @@ class AuditRunner:
                 structlog.get_logger().error("audits wait for the disk", reason=str(error))
                 await asyncio.sleep(RETRY_DELAY_S)
                 # Attacking again what cannot be kept would only take processor time.
-                while not await asyncio.to_thread(self._database.look_again):
+                while not await asyncio.to_thread(self._database.check_again):
                     await asyncio.sleep(RETRY_DELAY_S)
                 structlog.get_logger().info("audits go on: there is room on the disk")
 

@@ -73,7 +73,7 @@ class AuditStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._beats_seen: dict[str, tuple[str, int, float]] = {}
-        """Of audits of other processes: owner, heartbeats, and when we saw these first."""
+        """Owner, heartbeats, and when we saw these first, of audits of other processes."""
 
     def add(self, record: AuditRecord, idempotency_key: str | None) -> bool:
         """Accept an audit; it is on disk when this returns. False: the key was used before.
@@ -193,7 +193,7 @@ class AuditStore:
         )
 
     def add_worker_death(self, audit_id: str) -> None:
-        """Count a worker of this audit that ended without a word."""
+        """Count a worker of this audit that exited without reporting an error."""
         self._update(audits.c.id == audit_id, worker_deaths=audits.c.worker_deaths + 1)
 
     def source(self, audit_id: str) -> Source | None:

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel
 
-from fend.audit import AttackRow, AuditSpec, CleanRow, Row, SkippedRow
+from fend.audit import AuditSpec, Row
 from fend.audit.report import Share
+from fend.audit.rows import AttackRow, CleanRow, SkippedRow
 from fend.threat import Knowledge
 
 

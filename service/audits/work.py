@@ -15,14 +15,7 @@ from fend.datasets import ImageSet
 from fend.datasets.pictures import Tell, quiet
 from fend.errors import Conflict
 from fend.images import InputSpec
-from service.audits.messages import (
-    MESSAGE,
-    Done,
-    Message,
-    Opened,
-    ShardDone,
-    Task,
-)
+from service.audits.messages import MESSAGE, Done, Message, Opened, ShardDone, Task
 from service.audits.tally import tally_of
 from service.audits.uploads.uploaded_set import UploadedSet
 from service.state.trouble import StateUnavailable

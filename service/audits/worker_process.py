@@ -63,7 +63,7 @@ async def said_by(process: Process, kinds: TypeAdapter[T]) -> AsyncIterator[T]:
 
 @dataclass(frozen=True)
 class ProcessorTime:
-    """What a process had of the processor since it began, and how long it stood in line for it."""
+    """Processor time of a process since it began, and the time that it waited for some."""
 
     had_ns: int
     waited_ns: int

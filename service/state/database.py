@@ -62,7 +62,7 @@ class Database:
         self._closing = ExitStack()
         self.trouble: str | None = None
         """What the database said when it refused, and what to do about it; None again once
-        `look_again` found it well."""
+        `check_again` found it well."""
         self.slot = -1
         """The number of this process among those that use `state_dir`, from 0."""
         self.owner = ""
@@ -135,7 +135,7 @@ class Database:
         dialects: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
         return dialects[self.engine.dialect.name](table)
 
-    def give_back_space(self) -> None:
+    def reclaim_space(self) -> None:
         """Shrink the file by what was deleted; Postgres does so by itself."""
         if self.engine.dialect.name == "sqlite":
             with self._transaction(read_only=False) as connection:
@@ -143,7 +143,7 @@ class Database:
                 assert isinstance(raw, sqlite3.Connection)
                 raw.executescript("PRAGMA incremental_vacuum")  # `execute` frees one page only
 
-    def look_again(self) -> bool:
+    def check_again(self) -> bool:
         """Whether the database, after it has refused, would take a write now.
 
         A small write to SQLite's file proves nothing: it keeps room for a few.

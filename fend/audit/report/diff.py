@@ -105,10 +105,7 @@ def compare(before: Report, after: Report, *, anyway: bool = False) -> Diff:
     checks_before = {line.name: line.passed for line in before.sanity}
     checks = tuple(
         CheckChange(
-            name=line.name,
-            before=checks_before.get(line.name),
-            after=line.passed,
-            text=line.text,
+            name=line.name, before=checks_before.get(line.name), after=line.passed, text=line.text
         )
         for line in after.sanity
         if line.passed is not checks_before.get(line.name)

@@ -24,7 +24,7 @@ class Identity(Source):
     indices: IndexRanges
     """The images' places in the data set."""
     index_digest: str
-    """Of the sorted places: the same digest, the same images."""
+    """Digest of the sorted places: the same digest, the same images."""
     n: int
     seed: int
     forward_passes: int
@@ -58,7 +58,7 @@ class Headline(_Part):
     """The number to quote: what holds under every white-box attack."""
 
     knowledge: Knowledge | None
-    """None: no white-box attack was run, and this is what holds under all that were."""
+    """Level of the attacks; None: none was white-box, and `accuracy` is under all that were run."""
     accuracy: Share
 
 

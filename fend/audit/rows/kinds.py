@@ -21,7 +21,7 @@ class CleanRow(BaseModel, frozen=True, extra="forbid"):
     answer: int | None
     confidence: float | None
     undefended_answer: int | None
-    """Of the classifier alone."""
+    """Answer of the classifier alone."""
     undefended_confidence: float | None
 
 
@@ -36,14 +36,14 @@ class AttackRow(BaseModel, frozen=True, extra="forbid"):
     """The attack's place in the spec's list."""
     attack_name: str
     attacked_model_fooled: bool
-    """Of the model that the gradient went through, which for grey_box is not what is served."""
+    """Success on the model that the gradient went through: for grey_box not what is served."""
     answer: int | None
-    """Of the whole pipeline: what is judged."""
+    """Answer of the whole pipeline: what is judged."""
     confidence: float | None
     undefended_answer: int | None
     undefended_confidence: float | None
     distance: float
-    """Of the perturbation, in the threat model's norm."""
+    """Size of the perturbation, in the threat model's norm."""
     seen_fooled: bool
     """Some image that the attack asked about, inside the threat model, fooled the attacked model.
     With `attacked_model_fooled` False the attack lost what it had found (a silent success)."""
@@ -52,8 +52,8 @@ class AttackRow(BaseModel, frozen=True, extra="forbid"):
     broken_gradient: bool
     """Some gradient held NaN or infinity; it was taken as zero there."""
     late_gain: float | None
-    """How much of the whole rise of the objective came in the last tenth of the steps, 0..1: much
-    means that the attack had not finished. None where the attack has no such steps."""
+    """Share, 0..1, of the whole rise of the objective that came in the last tenth of the steps: a
+    large one means that the attack had not finished. None where the attack has no such steps."""
 
 
 class SkippedRow(BaseModel, frozen=True, extra="forbid"):
@@ -86,7 +86,7 @@ class CurveRow(BaseModel, frozen=True, extra="forbid"):
     epsilon: float
     answer: int | None
     undefended_answer: int | None
-    """Of the classifier alone, attacked for itself at the same epsilon."""
+    """Answer of the classifier alone, attacked for itself at the same epsilon."""
 
 
 class Probe(StrEnum):
@@ -95,7 +95,7 @@ class Probe(StrEnum):
     EPSILON_ZERO = "epsilon_zero"
     """`passed`: PGD with epsilon 0 left the answer as it was."""
     UNBOUNDED = "unbounded"
-    """`passed`: PGD without a bound (epsilon 0.5 in L-inf, its like in L2) fooled the pipeline."""
+    """`passed`: PGD without a bound (0.5 in L-inf, its equivalent in L2) fooled the pipeline."""
     MORE_STEPS = "more_steps"
     """`passed`: PGD with twice the steps found nothing that the line's own had missed."""
     MORE_RESTARTS = "more_restarts"
@@ -144,7 +144,7 @@ class ServedRow(BaseModel, frozen=True, extra="forbid"):
     knowledge: Knowledge
     attack: int
     answer: int | None
-    """Of the pipeline in the audit, before rounding: as in the attack's own row."""
+    """Answer of the pipeline in the audit, before rounding: as in the attack's own row."""
     served_answer: int | None
 
 

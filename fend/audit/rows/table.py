@@ -39,11 +39,11 @@ class Table:
     source: Source
     clean: Mapping[int, CleanRow]
     lines: Mapping[Key, Mapping[int, AttackRow]]
-    """In the order of the plan; without the images that were skipped."""
+    """Rows in the order of the plan; without the images that were skipped."""
     skipped: Mapping[Key, Collection[int]]
     costs: Mapping[Key, Sequence[CostRow]]
     curve: Mapping[float, Mapping[int, CurveRow]]
-    """By ascending epsilon."""
+    """Rows by ascending epsilon."""
     probes: Mapping[Probe, Mapping[int, ProbeRow]]
     """Empty for a probe that did not run."""
     examples: Mapping[Key, Mapping[int, ExampleRow]]
@@ -161,9 +161,7 @@ def right(rows: Mapping[int, CleanRow] | Mapping[int, AttackRow]) -> frozenset[i
     return frozenset(index for index, row in rows.items() if row.answer == row.label)
 
 
-def right_undefended(
-    rows: Mapping[int, CleanRow] | Mapping[int, AttackRow],
-) -> frozenset[int]:
+def right_undefended(rows: Mapping[int, CleanRow] | Mapping[int, AttackRow]) -> frozenset[int]:
     """Images that the classifier alone answers right."""
     return frozenset(index for index, row in rows.items() if row.undefended_answer == row.label)
 

@@ -9,12 +9,7 @@ from fend.audit.rows.table import Table
 from fend.audit.sanity import answers, budget, gradients, rivals
 from fend.audit.sanity.finding import Check, SanityLine
 
-CHECKS: tuple[Check, ...] = (
-    *budget.CHECKS,
-    *rivals.CHECKS,
-    *gradients.CHECKS,
-    *answers.CHECKS,
-)
+CHECKS: tuple[Check, ...] = (*budget.CHECKS, *rivals.CHECKS, *gradients.CHECKS, *answers.CHECKS)
 
 
 def sanity_block(table: Table) -> tuple[SanityLine, ...]:

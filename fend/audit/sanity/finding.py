@@ -31,7 +31,7 @@ class SanityLine(BaseModel, frozen=True, extra="forbid"):
 
     name: str
     passed: bool | None
-    """None: not tried; `text` says why."""
+    """Outcome of the check; None: not tried, and `text` says why."""
     text: str
     """The numbers, in words."""
     advice: SanityAdvice
@@ -42,7 +42,7 @@ class Finding:
     """What a check found."""
 
     passed: bool | None
-    """None: not tried."""
+    """Outcome of the check; None: not tried."""
     text: str
 
 
@@ -80,7 +80,7 @@ ADAPT = (
 
 
 def at_most(points: float, n: int) -> int:
-    """Of `n` images, as many as `points` per cent; at least one, which may be chance."""
+    """`points` per cent of `n` images; at least one image, which may be chance."""
     return max(1, math.floor(points / 100 * n + 1e-9))
 
 

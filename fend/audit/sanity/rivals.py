@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fend.audit.plan import Key, Line
+from fend.audit.plan import Key, PlannedLine
 from fend.audit.rows import Probe
 from fend.audit.rows.statistics import percent
 from fend.audit.rows.table import Table
@@ -28,7 +28,7 @@ at which AutoAttack flags a model."""
 
 
 def knowledge_order(table: Table) -> Finding:
-    """Who knows everything breaks no less than who knows a part.
+    """An attacker who knows everything breaks no less than one who knows a part.
 
     The other levels are not compared with each other: an attacker with a surrogate denoiser does
     not know what one with the true classifier knows, nor the other way round.
@@ -112,7 +112,7 @@ def _beyond(table: Table, others: Sequence[Key], reference: Sequence[Key], what:
     return within(extra, BEYOND_POINTS, n, text)
 
 
-def _is_bypass(line: Line) -> bool:
+def _is_bypass(line: PlannedLine) -> bool:
     past = line.gradient.denoiser == "identity"
     return past or line.asked.objective.loss == "feature_distance"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fend.audit.plan import Line
+from fend.audit.plan import PlannedLine
 from fend.errors import Invalid
 from fend.pipeline import Defence
 
@@ -86,7 +86,7 @@ class AttackedModel:
         return inputs[0].flatten(1)
 
 
-def attacked_model(target: Defence, surrogate: Defence | None, line: Line) -> AttackedModel:
+def attacked_model(target: Defence, surrogate: Defence | None, line: PlannedLine) -> AttackedModel:
     """The model that a line attacks, of the audited one or the attacker's own."""
     known = target
     if line.level.surrogate:

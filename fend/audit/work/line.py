@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fend.attacks import AttackResult, AttackSpec, attack
-from fend.audit.plan import Key, Line
+from fend.audit.plan import Key, PlannedLine
 from fend.audit.rows import AttackRow, CostRow, Row
 from fend.audit.work.attacked import AttackedModel, attacked_model
 from fend.audit.work.batch import Batch
@@ -73,7 +73,7 @@ def run_line(
 def attack_batch(
     opened: OpenAudit,
     batch: Batch,
-    line: Line,
+    line: PlannedLine,
     threat: ThreatModel,
     stop: Callable[[], None],
     *,

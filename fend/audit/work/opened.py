@@ -82,7 +82,7 @@ def open_audit(
     `images` reads them where `spec.dataset` does not say all, for the input of a bundle.
     `spec.surrogate` is looked up in `models_dir` (None: beside the bundle). Where the spec names
     none but needs one, it is made once and kept in `surrogates_dir`, which takes minutes;
-    `on_making` is told before.
+    `on_making` is called before that.
 
     Raises:
         Unavailable, Invalid: one of them cannot be read.

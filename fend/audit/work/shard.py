@@ -86,11 +86,7 @@ def _skipped_rows(batch: Batch, key: Key) -> list[Row]:
 
 
 def _example_rows(
-    defence: Defence,
-    batch: Batch,
-    adversarial: Tensor,
-    shown: Collection[int],
-    key: Key,
+    defence: Defence, batch: Batch, adversarial: Tensor, shown: Collection[int], key: Key
 ) -> list[Row]:
     """Images of a line that are in `shown`: before, after, and as the denoiser sees them."""
     places = [place for place, index in enumerate(batch.indices) if index in shown]

@@ -79,8 +79,8 @@ def obtain_surrogate(
 ) -> Path | None:
     """As `check_surrogate`, but makes the surrogate where that is needed: minutes, the first time.
 
-    `on_making` is told of the folder before that. It trains another classifier and denoiser by the
-    recipe of the model, with another seed.
+    `on_making` is called with the folder before that. It trains another classifier and denoiser by
+    the recipe of the model, with another seed.
 
     Raises:
         as `check_surrogate`, and whatever training raises.

@@ -29,9 +29,9 @@ class VersionOnDisk(BaseModel):
 
 
 class ModelLimits(BaseModel):
-    """How much the model takes on at a time: FEND_MODEL_LIMITS, or what holds for all."""
+    """Limits of the model: FEND_MODEL_LIMITS, or those of all models."""
 
-    queue_size: int = Field(description="Images that may be in the works; more are a 429.")
+    queue_size: int = Field(description="Images that may be in flight; more are a 429.")
     max_batch: int = Field(description="Images that go through the model at once.")
     request_timeout_s: float = Field(description="Seconds for one answer; later it is a 504.")
 

@@ -83,9 +83,7 @@ class AttackAnswer(BaseModel):
     "/attacks",
     response_model=AttackAnswer,
     responses={
-        200: {
-            "content": {EventSourceResponse.media_type: {"schema": {"type": "string"}}},
-        },
+        200: {"content": {EventSourceResponse.media_type: {"schema": {"type": "string"}}}},
         **problem_docs(400, 401, 404, 408, 413, 415, 422, 429, 503, 504),
     },
     openapi_extra=picture_body(tensor=True),
@@ -118,7 +116,7 @@ async def attack_image(
     upload = await read_upload(request)
     services_.attacker.check_room()
     spec, limits = served.manifest.content.input, services_.answering.limits
-    picture = await services_.answering.off_loop(
+    picture = await services_.answering.run_in_decoder(
         served, "decode", lambda: read_picture(upload, spec, limits)
     )
     started_s = time.monotonic()
@@ -176,7 +174,7 @@ async def _events(
 
 
 def _threat(epsilon: str | None, served: ServingModel) -> ThreatModel:
-    """In the norm of L-inf; raises Invalid for what is no epsilon."""
+    """Threat model in L-inf; raises Invalid for what is no epsilon."""
     if epsilon is None:
         grey = served.manifest.content.input.channels == 1
         return ThreatModel(epsilon=0.2 if grey else 8 / 255)

@@ -181,8 +181,7 @@ async def cancel_audit(request: Request, audit_id: str) -> AuditSummary:
 
 
 def _jobs(request: Request) -> AuditJobs:
-    jobs = services(request).audits
-    return jobs
+    return services(request).audits
 
 
 async def _wait(request: Request, record: AuditRecord, timeout_s: float) -> AuditRecord:
@@ -219,7 +218,7 @@ def preferred(accept: str, offers: Sequence[str]) -> str | None:
 
 
 def _quality(offer: str, ranges: list[tuple[str, float]]) -> float:
-    """That of the most specific range that fits."""
+    """Quality of the most specific range that fits."""
     for pattern in (offer, f"{offer.partition('/')[0]}/*", "*/*"):
         for media_range, quality in ranges:
             if media_range == pattern:

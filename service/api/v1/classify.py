@@ -149,7 +149,7 @@ async def classified(
     urls: dict[str, str] = {}
     for name in dict.fromkeys(include):
         pixels = pictures[name]
-        png = await answering.off_loop(model, "encode", partial(encode_png, pixels))
+        png = await answering.run_in_decoder(model, "encode", partial(encode_png, pixels))
         urls[name] = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return classification(
         model.manifest,

@@ -41,10 +41,7 @@ class Outcomes(BaseModel):
     openapi_extra=pictures_body(),
 )
 async def classify_batch(
-    request: Request,
-    model: ModelName = None,
-    top_k: TopK = None,
-    include: Include = None,
+    request: Request, model: ModelName = None, top_k: TopK = None, include: Include = None
 ) -> Response:
     """Clean and classify many images. Each gets the answer, or the problem, it would get alone."""
     answering = services(request).answering

@@ -27,26 +27,13 @@ STALL_TIMEOUT_S = 30.0
 """Seconds without data before an upload is given up."""
 
 
-class UploadStalled(Timeout):
-    """The rest of the upload did not come."""
-
-    status = 408
-    code = "upload_stalled"
-
-
-class FormInvalid(Invalid):
-    """The body is no form as its Content-Type says."""
-
-    status = 400
-    code = "form_invalid"
-
-
 def file_chunks(request: Request) -> AsyncIterator[bytes]:
     """The bytes of the form's part `file`, or of the whole body.
 
     Raises:
-        UnsupportedMediaType: at once.
-        FileMissing, FormInvalid, UploadStalled, ClientGone, BodyTooLarge: while it is read.
+        Unsupported (`unsupported_media_type`): at once.
+        Invalid (`file_missing`, `form_invalid`), Timeout (`upload_stalled`), ClientGone, TooLarge:
+            while it is read.
     """
     media_type, options = parse_options_header(request.headers.get("content-type", ""))
     kind = media_type.decode("latin-1").lower()
@@ -67,9 +54,10 @@ async def _body_chunks(request: Request) -> AsyncIterator[bytes]:
             async with asyncio.timeout(STALL_TIMEOUT_S):
                 chunk = await anext(stream, None)
         except TimeoutError as error:
-            raise UploadStalled(
-                f"nothing came for {STALL_TIMEOUT_S:g} s; the upload is given up"
-            ) from error
+            raise Timeout(
+                f"nothing came for {STALL_TIMEOUT_S:g} s; the upload is given up",
+                code="upload_stalled", status=408,
+            ) from error  # fmt: skip
         except ClientDisconnect as error:
             raise ClientGone("the client left before the upload was complete") from error
         if chunk is None:
@@ -88,7 +76,8 @@ async def _part_chunks(request: Request, boundary: bytes) -> AsyncIterator[bytes
                 yield piece
         parser.finalize()
     except FormParserError as error:
-        raise FormInvalid(f"the form cannot be read: {error}") from error
+        message = f"the form cannot be read: {error}"
+        raise Invalid(message, code="form_invalid", status=400) from error
     if not form.seen or not form.complete:
         raise file_missing("data set")
 

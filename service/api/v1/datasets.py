@@ -18,11 +18,7 @@ _BODY: dict[str, Any] = {
         "required": True,
         "content": {
             FORM_TYPE: {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": _BINARY},
-                }
+                "schema": {"type": "object", "required": ["file"], "properties": {"file": _BINARY}}
             },
             **{media_type: {"schema": _BINARY} for media_type in FILE_TYPES},
         },
@@ -103,8 +99,7 @@ async def delete_dataset(request: Request, dataset_id: str) -> None:
 
 
 def _jobs(request: Request) -> AuditJobs:
-    jobs = services(request).audits
-    return jobs
+    return services(request).audits
 
 
 def _shown(summary: SetSummary) -> UploadedDataset:

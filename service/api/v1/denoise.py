@@ -29,6 +29,6 @@ async def denoise(request: Request, model: ModelName = None) -> Response:
     answering = services(request).answering
     answered = await answering.answer(request, model)
     pixels = answered.answer.denoised
-    png = await answering.off_loop(answered.model, "encode", lambda: encode_png(pixels))
+    png = await answering.run_in_decoder(answered.model, "encode", lambda: encode_png(pixels))
     headers = {"Server-Timing": server_timing([answered.timing])}
     return Response(png, media_type="image/png", headers=headers)

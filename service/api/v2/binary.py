@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.api.v2.protocol import HEADER_LENGTH, ProtocolInvalid
+from service.api.v2.protocol import HEADER_LENGTH, protocol_invalid
 
 _LENGTH = struct.Struct("<I")
 
@@ -20,17 +20,17 @@ def split(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     """The JSON and the tensors of a body, by the value of `HEADER_LENGTH`.
 
     Raises:
-        ProtocolInvalid: the value is no length within the body.
+        Invalid (`protocol_invalid`): the value is no length within the body.
     """
     if header_length is None:
         return body, b""
     if not (header_length.isascii() and header_length.isdecimal() and len(header_length) < 16):
-        raise ProtocolInvalid(
+        raise protocol_invalid(
             f"{HEADER_LENGTH} is {header_length[:40]!r}; send the number of bytes of the JSON"
         )
     length = int(header_length)
     if length > len(body):
-        raise ProtocolInvalid(
+        raise protocol_invalid(
             f"{HEADER_LENGTH} is {length}, and the body has {len(body)} bytes; "
             "send the length of the JSON alone"
         )
@@ -44,11 +44,11 @@ def unpack_numbers(data: bytes, datatype: str, count: int) -> Tensor:
     """`count` numbers of FP32, FP16 or UINT8, as float32 (count,).
 
     Raises:
-        ProtocolInvalid: another number of bytes than that takes.
+        Invalid (`protocol_invalid`): another number of bytes than that takes.
     """
     kind = np.dtype(_NUMBERS[datatype])
     if len(data) != kind.itemsize * count:
-        raise ProtocolInvalid(
+        raise protocol_invalid(
             f"{count} numbers of {datatype} take {kind.itemsize * count} bytes, and {len(data)} "
             "were sent"
         )
@@ -59,24 +59,24 @@ def unpack_bytes(data: bytes, count: int) -> list[bytes]:
     """`count` strings.
 
     Raises:
-        ProtocolInvalid: the lengths do not add up to exactly these bytes.
+        Invalid (`protocol_invalid`): the lengths do not add up to exactly these bytes.
     """
     elements = []
     start = 0
     for index in range(count):
         if len(data) - start < _LENGTH.size:
-            raise ProtocolInvalid(f"the bytes end before element {index} of {count}")
+            raise protocol_invalid(f"the bytes end before element {index} of {count}")
         (length,) = _LENGTH.unpack_from(data, start)
         start += _LENGTH.size
         if len(data) - start < length:
-            raise ProtocolInvalid(
+            raise protocol_invalid(
                 f"element {index} should have {length} bytes, and {len(data) - start} are left; "
                 "send each element as its length, 4 bytes little-endian, and its bytes"
             )
         elements.append(data[start : start + length])
         start += length
     if start != len(data):
-        raise ProtocolInvalid(f"{len(data) - start} bytes are left after the last of {count}")
+        raise protocol_invalid(f"{len(data) - start} bytes are left after the last of {count}")
     return elements
 
 

@@ -23,8 +23,8 @@ from service.api.v2.protocol import (
     InferInput,
     InferRequest,
     InferResponse,
-    ProtocolInvalid,
     error_docs,
+    protocol_invalid,
 )
 from service.inference.serving_model import ServingModel
 
@@ -91,22 +91,20 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
     deadline_s = time.monotonic() + timeout_s
 
     async def work() -> Response:
-        asked = await answering.off_loop(
-            model,
-            "decode",
-            lambda: _read(body, header_length, model, answering.most_images(model)),
+        asked = await answering.run_in_decoder(
+            model, "decode", lambda: _read(body, header_length, model, answering.most_images(model))
         )
         if others := len(asked.readers) - 1:
             places.enter_context(model.batcher.admission(others, deadline_s))
         answers = await _all_or_none(
             answering.take_through(model, reader, deadline_s) for reader in asked.readers
         )
-        return await answering.off_loop(
+        return await answering.run_in_decoder(
             model, "encode", lambda: infer_response(asked.request, answers)
         )
 
     with ExitStack() as places:
-        # A place for the first image before the body is looked at: that is work, too.
+        # A place for the first image before the body is looked at, which is work as well.
         places.enter_context(model.batcher.admission(1, deadline_s))
         return await while_connected(request, work())
 
@@ -115,7 +113,7 @@ def _read(body: bytes, header_length: str | None, model: ServingModel, most: int
     """What `body` asks of `model`.
 
     Raises:
-        ProtocolInvalid, Invalid, TooManyImages.
+        Invalid, TooManyImages.
     """
     header, binary = split(body, header_length)
     content = model.manifest.content
@@ -128,7 +126,7 @@ def _read(body: bytes, header_length: str | None, model: ServingModel, most: int
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise ProtocolInvalid(f"{place or 'the body'}: {first['msg']}") from error
+        raise protocol_invalid(f"{place or 'the body'}: {first['msg']}") from error
     for parameters in [each.parameters for each in asked.inputs] + [
         each.parameters for each in asked.outputs
     ]:
@@ -141,12 +139,13 @@ def _check_size(header: bytes, most: int, spec: InputSpec) -> None:
     """Refuse JSON that nests more than the images of a request can: parsing holds up everybody.
 
     Raises:
-        ProtocolInvalid.
+        Invalid (`protocol_invalid`).
     """
     rows = most * spec.channels * (spec.height_px + 1)
     values = rows * spec.width_px
     if header.count(b"[") + header.count(b"{") > 1000 + rows or header.count(b",") > 1000 + values:
-        raise ProtocolInvalid(f"the JSON holds more than {most} images; send fewer, or binary data")
+        message = f"the JSON holds more than {most} images; send fewer, or binary data"
+        raise protocol_invalid(message)
 
 
 async def _all_or_none(works: Iterable[Any]) -> list[Answered]:

@@ -18,8 +18,8 @@ from service.api.v2.protocol import (
     InferRequest,
     InferResponse,
     OutputTensor,
-    ProtocolInvalid,
     TensorMetadata,
+    protocol_invalid,
 )
 
 
@@ -83,21 +83,21 @@ def check_outputs(wanted: Sequence[InferOutput], content: Content) -> None:
     """Find what cannot be given before anything is computed.
 
     Raises:
-        ProtocolInvalid, Invalid.
+        Invalid.
     """
     names = [output.name for output in wanted]
     if len(set(names)) < len(names):
-        raise ProtocolInvalid("an output is asked for twice; name each once")
+        raise protocol_invalid("an output is asked for twice; name each once")
     for output in wanted:
         if output.name not in _KINDS:
-            raise ProtocolInvalid(
+            raise protocol_invalid(
                 f"no output is called {output.name[:100]!r}; there are: {', '.join(_KINDS)}"
             )
         count = output.parameters.classification
         if count is None:
             continue
         if _KINDS[output.name].shape is not _classes:
-            raise ProtocolInvalid(
+            raise protocol_invalid(
                 f"{output.name} cannot be sent as a classification; "
                 "ask for that of probabilities or undefended_probabilities"
             )

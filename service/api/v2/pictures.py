@@ -24,7 +24,7 @@ from service.api.uploads import (
     too_many_images,
 )
 from service.api.v2.binary import unpack_bytes, unpack_numbers
-from service.api.v2.protocol import InferInput, InferRequest, ProtocolInvalid, TensorMetadata
+from service.api.v2.protocol import InferInput, InferRequest, TensorMetadata, protocol_invalid
 
 IMAGE, PIXELS = "image", "pixels"
 OTHER_PIXELS: Mapping[str, str] = MappingProxyType(
@@ -39,10 +39,7 @@ def inputs(spec: InputSpec) -> list[TensorMetadata]:
     return [
         TensorMetadata(name=IMAGE, datatype="BYTES", shape=[-1]),
         TensorMetadata(
-            name=PIXELS,
-            datatype="FP32",
-            shape=[-1, *_size(spec)],
-            parameters=dict(OTHER_PIXELS),
+            name=PIXELS, datatype="FP32", shape=[-1, *_size(spec)], parameters=dict(OTHER_PIXELS)
         ),
     ]
 
@@ -58,21 +55,21 @@ def pictures(
     """What reads each picture of a request, in order: 1 to `most`.
 
     Raises:
-        ProtocolInvalid, TooLarge.
+        Invalid (`protocol_invalid`), TooLarge.
     """
     if len(request.inputs) != 1:
-        raise ProtocolInvalid(f"{len(request.inputs)} inputs were sent; {_wanted(spec)}")
+        raise protocol_invalid(f"{len(request.inputs)} inputs were sent; {_wanted(spec)}")
     [sent] = request.inputs
     known = {wanted.name: wanted for wanted in inputs(spec)}
     if sent.name not in known:
-        raise ProtocolInvalid(f"no input is called {sent.name[:100]!r}; {_wanted(spec)}")
+        raise protocol_invalid(f"no input is called {sent.name[:100]!r}; {_wanted(spec)}")
     if sent.datatype not in (known[sent.name].datatype, *(known[sent.name].parameters or ())):
-        raise ProtocolInvalid(
+        raise protocol_invalid(
             f"the datatype of {sent.name} is {sent.datatype[:100]!r}; {_wanted(spec)}"
         )
     count, *rest = sent.shape
     if rest != known[sent.name].shape[1:] and not (sent.name == IMAGE and rest == [1]):
-        raise ProtocolInvalid(f"the shape of {sent.name} is {sent.shape}; {_wanted(spec)}")
+        raise protocol_invalid(f"the shape of {sent.name} is {sent.shape}; {_wanted(spec)}")
     if count > most:
         raise too_many_images(most)
     _check_size(sent, binary)
@@ -86,12 +83,12 @@ def pictures(
 def _check_size(sent: InferInput, binary: bytes) -> None:
     size = sent.parameters.binary_data_size
     if (sent.data is None) == (size is None):
-        raise ProtocolInvalid(
+        raise protocol_invalid(
             f"the values of {sent.name} must be in `data`, or follow the JSON as many bytes as "
             "`binary_data_size` says; send one of the two"
         )
     if len(binary) != (size or 0):
-        raise ProtocolInvalid(
+        raise protocol_invalid(
             f"{len(binary)} bytes follow the JSON, and the inputs announce {size or 0}"
         )
 
@@ -120,7 +117,7 @@ def _from_base64(text: str) -> Upload:
         if padding and base64.b64encode(data).decode() != text + padding:
             raise ValueError("the last character says more than its bytes hold")
     except ValueError as error:
-        raise ProtocolInvalid(
+        raise protocol_invalid(
             "in JSON an image is its file in base64; send that, or binary data"
         ) from error
     return Upload(data, content_type)
@@ -131,15 +128,15 @@ def _tensors(sent: InferInput, binary: bytes) -> list[PictureReader]:
     if sent.data is None:
         values = unpack_numbers(binary, sent.datatype, count)
     elif sent.datatype == "FP16":
-        raise ProtocolInvalid("FP16 has no form in JSON; send it as binary data, or send FP32")
+        raise protocol_invalid("FP16 has no form in JSON; send it as binary data, or send FP32")
     else:
         numbers = _flat(sent, sent.data, (int,) if bytes_wanted else (int, float))
         if bytes_wanted and not all(0 <= number <= 255 for number in numbers):
-            raise ProtocolInvalid("UINT8 goes from 0 to 255, and there is a number beyond")
+            raise protocol_invalid("UINT8 goes from 0 to 255, and there is a number beyond")
         try:
             values = torch.tensor(numbers, dtype=torch.float32)
         except OverflowError as error:
-            raise ProtocolInvalid(
+            raise protocol_invalid(
                 "a number is too large for FP32; send numbers in [0, 1]"
             ) from error
     if bytes_wanted:
@@ -158,12 +155,12 @@ def _flat(sent: InferInput, data: list[Any], kinds: tuple[type, ...]) -> list[An
             break
         data = list(chain.from_iterable(data))
     if not all(type(value) in kinds for value in data):  # True is an int, but no number here
-        raise ProtocolInvalid(
+        raise protocol_invalid(
             f"`data` of {sent.name} holds something else than {sent.datatype}, or is nested "
             "otherwise than its shape; send it flat or nested as the shape"
         )
     if len(data) != math.prod(sent.shape):
-        raise ProtocolInvalid(
+        raise protocol_invalid(
             f"`data` of {sent.name} has {len(data)} elements, and the shape {sent.shape} takes "
             f"{math.prod(sent.shape)}"
         )

@@ -10,11 +10,9 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 """The length of the JSON in bytes, where tensors follow it; 0 where the body is one tensor."""
 
 
-class ProtocolInvalid(Invalid):
-    """The request is not what the protocol says it should be."""
-
-    status = 400
-    code = "protocol_invalid"
+def protocol_invalid(message: str) -> Invalid:
+    """The error of a request that is not what the protocol says it should be."""
+    return Invalid(message, code="protocol_invalid", status=400)
 
 
 class _Sent(BaseModel):
@@ -25,9 +23,9 @@ class _Parameters(_Sent):
     model_config = ConfigDict(extra="allow")
 
     def check_memory(self) -> None:
-        """Raises ProtocolInvalid when the values are, or should be put, in shared memory."""
+        """Raises Invalid when the values are, or should be put, in shared memory."""
         if any(name.startswith("shared_memory") for name in self.model_extra or {}):
-            raise ProtocolInvalid(
+            raise protocol_invalid(
                 "there is no shared memory here: send the values of inputs in the request, and "
                 "ask for outputs in the answer"
             )

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.api.services import services
-from service.api.v2.protocol import IndexEntry, ProtocolInvalid, error_docs
+from service.api.v2.protocol import IndexEntry, error_docs, protocol_invalid
 from service.inference.serving_model import RefusedModel
 
 router = APIRouter(prefix="/v2/repository", tags=["open inference protocol"])
@@ -61,7 +61,7 @@ async def load(request: Request, name: str) -> Response:
     """Let a model serve that does not: the version that did last. One that serves stays."""
     sent = await _parameters(request)
     if sent:
-        raise ProtocolInvalid(
+        raise protocol_invalid(
             f"load takes no {', '.join(sorted(sent))[:200]}: bundles come with `fend bundle add`, "
             "and /v1/admin/models/NAME/activate chooses a version"
         )
@@ -81,7 +81,7 @@ async def _parameters(request: Request) -> dict[str, Any]:
     """What is sent, whatever Content-Type it has: tritonclient sends none.
 
     Raises:
-        ProtocolInvalid.
+        Invalid (`protocol_invalid`).
     """
     body = await request.body()
     try:
@@ -89,4 +89,4 @@ async def _parameters(request: Request) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise ProtocolInvalid(f"{place or 'the body'}: {first['msg']}") from error
+        raise protocol_invalid(f"{place or 'the body'}: {first['msg']}") from error

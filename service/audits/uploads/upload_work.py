@@ -24,11 +24,9 @@ _UNPACKED = "unpacked"
 _KEPT = "kept"
 
 
-class DatasetStorageFull(Unavailable):
-    """There is no room for another uploaded data set."""
-
-    status = 507
-    code = "dataset_storage_full"
+def storage_full(message: str) -> Unavailable:
+    """The error where there is no room for another uploaded data set."""
+    return Unavailable(message, code="dataset_storage_full", status=507)
 
 
 class UploadTask(BaseModel, frozen=True):
@@ -37,9 +35,9 @@ class UploadTask(BaseModel, frozen=True):
     folder: Path
     """Holds the file `upload`, and is the worker's to use."""
     input_spec: InputSpec | None
-    """What the pictures of class folders are brought to; None: they keep their size."""
+    """Input that the pictures of class folders are converted to; None: they keep their size."""
     labels: tuple[str, ...] | None
-    """What the classes are counted by; None: the set's own."""
+    """Labels that the classes are counted by; None: the set's own."""
     max_files: int
     max_bytes: int
     """Unpacked, and decoded."""
@@ -95,7 +93,7 @@ def _work(task: UploadTask) -> SetSummary:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise DatasetStorageFull(
+        raise storage_full(
             "the service's disk is full; make room on the disk of FEND_STATE_DIR, or delete a set "
             "with DELETE /v1/admin/datasets/ID"
         ) from error

@@ -29,7 +29,7 @@ class SetSummary(BaseModel, frozen=True, extra="forbid"):
     height_px: int
     width_px: int
     images_by_label: dict[str, int]
-    """In the order of the labels."""
+    """Number of images by label, in the order of the labels."""
     bytes: int
     """On disk."""
     created_at: datetime

@@ -24,17 +24,12 @@ from fend.files import sync
 from service.audits.uploads.upload_work import (
     FILE,
     UPLOAD_RESULT,
-    DatasetStorageFull,
     Kept,
     UploadTask,
     kept_folder,
+    storage_full,
 )
-from service.audits.uploads.uploaded_set import (
-    ID_DIGITS,
-    PREFIX,
-    SetSummary,
-    UploadedSet,
-)
+from service.audits.uploads.uploaded_set import ID_DIGITS, PREFIX, SetSummary, UploadedSet
 from service.audits.worker_process import said_by, worker_process
 from service.settings import Settings
 from service.state.database import Database
@@ -74,7 +69,7 @@ class UploadedSets:
         """A folder with the uploaded file, for `check_and_keep`; both are gone after the block.
 
         Raises:
-            TooLarge, DatasetStorageFull.
+            TooLarge, Unavailable (`dataset_storage_full`).
             Busy: another one is being received.
         """
         if self._receiving:
@@ -88,7 +83,7 @@ class UploadedSets:
                 await self._receive(chunks, folder / FILE)
                 yield folder
         except OSError as error:
-            raise DatasetStorageFull(
+            raise storage_full(
                 f"the upload cannot be written: {error.strerror}; make room on the disk of "
                 "FEND_STATE_DIR, or delete a set with DELETE /v1/admin/datasets/ID"
             ) from error
@@ -146,7 +141,7 @@ class UploadedSets:
 
         Raises:
             Invalid, RemoteError: it is no data set, or not within the limits.
-            DatasetStorageFull.
+            Unavailable (`dataset_storage_full`).
         """
         settings = self._settings
         task = UploadTask(
@@ -169,7 +164,7 @@ class UploadedSets:
 
     def _check_room(self, needed_bytes: int) -> None:
         if needed_bytes > self._settings.max_datasets_bytes:
-            raise DatasetStorageFull(
+            raise storage_full(
                 f"uploaded data sets may take {self._settings.max_datasets_bytes} bytes in all; "
                 "delete one with DELETE /v1/admin/datasets/ID"
             )
@@ -196,7 +191,7 @@ class UploadedSets:
             self._list([summary])
         except StateUnavailable as error:
             shutil.rmtree(target, ignore_errors=True)
-            raise DatasetStorageFull(str(error)) from error
+            raise storage_full(str(error)) from error
 
     def _list(self, new: list[SetSummary]) -> None:
         rows = [

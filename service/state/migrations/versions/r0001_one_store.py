@@ -60,11 +60,7 @@ def upgrade() -> None:
 
 
 def _new_columns() -> list[sa.Column[Any]]:
-    return [
-        sa.Column("dataset", sa.Text),
-        sa.Column("owner", sa.Text),
-        _count("heartbeats"),
-    ]
+    return [sa.Column("dataset", sa.Text), sa.Column("owner", sa.Text), _count("heartbeats")]
 
 
 def _count(name: str) -> sa.Column[Any]:
