@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -18,15 +17,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+import small_bundles
 import torch
 import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 from torch.nn import functional as F
+from waiting import until
 
-from fend.bundles import SuspicionRule, save_bundle
 from fend.datasets import load
-from fend.images import InputSpec
 from fend.models.architectures.lenet import PaperLeNet
 from fend.models.architectures.unet import ResidualUNet
 from service.app import create_app
@@ -60,14 +59,10 @@ def tiny_bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     denoiser = ResidualUNet(width=4)
     with torch.no_grad():  # not the identity, so that the tests can see that it is used
         denoiser.last.weight.normal_(0, 0.02)
-    save_bundle(
+    small_bundles.save(
         models_dir / "mnist",
-        name="mnist",
-        input_spec=InputSpec(channels=1, height_px=28, width_px=28, polarity="light_on_dark"),
-        labels=list("0123456789"),
         denoiser=("residual-unet", {"width": 4}, denoiser),
         classifier=("paper-lenet", {}, classifier),
-        suspicion=SuspicionRule(threshold=0.3, false_positive_rate=0.01),
         about={"trained_on": "rendered-digits:train"},
         card="# A tiny model\n\nFor tests.\n",
     )
@@ -100,7 +95,7 @@ def serving(app: FastAPI) -> Iterator[httpx.Client]:
     thread.start()
     port = sock.getsockname()[1]
     try:
-        wait_until(lambda: server.started or not thread.is_alive())
+        until(lambda: server.started or not thread.is_alive())
         assert server.started, "the app did not start"
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             yield client
@@ -108,14 +103,6 @@ def serving(app: FastAPI) -> Iterator[httpx.Client]:
         server.should_exit = True
         thread.join(START_TIMEOUT_S)
         sock.close()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Return when `condition` holds; fail when it does not in three minutes."""
-    deadline_s = time.monotonic() + START_TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not happen in time"
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")
@@ -132,9 +119,7 @@ def app_settings(tiny_bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
-def app_client(
-    app_settings: Settings, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[httpx.Client]:
+def app_client(app_settings, tmp_path_factory) -> Iterator[httpx.Client]:
     """A client of a service in this process; shared, so leave it as it was."""
     own_state = {"state_dir": tmp_path_factory.mktemp("app_client")}  # one service, one state_dir
     with serving(create_app(app_settings.model_copy(update=own_state))) as client:
@@ -198,12 +183,11 @@ def running_server(
         text=True,
     )
     lines: queue.Queue[str] = queue.Queue()
-    assert process.stdout is not None
     reader = threading.Thread(target=_copy_lines, args=(process.stdout, lines), daemon=True)
     reader.start()
     try:
         base_url = _announced_url(lines)
-        wait_until(lambda: _answers(f"{base_url}/readyz"))
+        until(lambda: _answers(f"{base_url}/readyz"))
         yield LiveServer(base_url, token, process, lines)
     finally:
         if process.poll() is None:

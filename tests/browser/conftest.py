@@ -2,9 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,11 +31,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def server(
-    run_server: Callable[..., AbstractContextManager[Any]],
-    tiny_bundle_dir: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Any]:
+def server(run_server, tiny_bundle_dir, tmp_path_factory) -> Iterator[Any]:
     with run_server(tiny_bundle_dir, tmp_path_factory.mktemp("state")) as running:
         yield running
 

@@ -26,9 +26,7 @@ def _sentence(visit: Visit) -> str:
 
 
 @pytest.mark.parametrize("how", ["drop", "paste", "choose"])
-def test_a_picture_is_classified_however_it_comes(
-    open_page: Callable[..., Visit], digit_pngs: list[tuple[bytes, str]], how: str, tmp_path: Path
-) -> None:
+def test_a_picture_is_classified_however_it_comes(open_page, digit_pngs, how, tmp_path):
     (png, label), visit = digit_pngs[0], open_page()
     if how == "choose":
         (tmp_path / "digit.png").write_bytes(png)
@@ -103,9 +101,7 @@ def test_a_model_shows_its_card_and_its_versions(open_page: Callable[..., Visit]
     visit.page.wait_for_selector("#models td:has-text('active')")
 
 
-def test_a_service_that_goes_and_comes_back_is_told(
-    open_page: Callable[..., Visit],
-) -> None:
+def test_a_service_that_goes_and_comes_back_is_told(open_page):
     visit = open_page(expected="ERR_INTERNET_DISCONNECTED")
     visit.page.context.set_offline(True)
     visit.page.click(".samples button >> nth=1")

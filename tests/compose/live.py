@@ -77,8 +77,7 @@ def fetch(address: str, *, admin: bool = False, body: Any = None) -> str:
 
 
 def audits() -> list[Any]:
-    listed: list[Any] = json.loads(fetch(url("service", 8000) + AUDITS, admin=True))["audits"]
-    return listed
+    return json.loads(fetch(url("service", 8000) + AUDITS, admin=True))["audits"]
 
 
 def audit(audit_id: str) -> Any:

@@ -20,8 +20,7 @@ HOST_VARIABLES = {name: value for name, value in os.environ.items() if not name.
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
-    file: dict[str, Any] = YAML(typ="safe").load(ROOT / "docker-compose.yml")
-    return file
+    return YAML(typ="safe").load(ROOT / "docker-compose.yml")
 
 
 def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -54,9 +53,7 @@ def test_docker_compose_accepts_the_file(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_docker_compose_refuses_to_start_without_a_token_and_says_how_to_make_one(
-    tmp_path: Path,
-) -> None:
+def test_docker_compose_refuses_to_start_without_a_token_and_says_how_to_make_one(tmp_path):
     done = docker_compose(tmp_path)
     assert done.returncode != 0
     assert "Run docker/admin-token.sh" in done.stderr

@@ -52,8 +52,7 @@ PINS = "numpy==2.3.0\ntorch==2.15.0\nnvidia-nccl-cu12==2.29\ntriton==3.7.0\n"
 
 
 @pytest.mark.parametrize(
-    ("torch", "pins"),
-    [("torch>=2.11", PINS.split()), ("torch==2.13.0+cpu", ["numpy==2.3.0"])],
+    ("torch", "pins"), [("torch>=2.11", PINS.split()), ("torch==2.13.0+cpu", ["numpy==2.3.0"])]
 )
 def test_an_exact_torch_wins_over_the_pins(tmp_path: Path, torch: str, pins: list[str]) -> None:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)

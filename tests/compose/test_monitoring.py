@@ -4,9 +4,8 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +90,7 @@ Series = dict[str, dict[str, set[str]]]
 
 
 @pytest.fixture(scope="module")
-def shown(
-    app_settings: Settings,
-    serve_app: Callable[..., AbstractContextManager[httpx.Client]],
-    digit_pngs: list[tuple[bytes, str]],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Series:
+def shown(app_settings, serve_app, digit_pngs, tmp_path_factory) -> Series:
     """/metrics after answers, refusals, a full queue, a refused bundle and an audit."""
     models_dir = tmp_path_factory.mktemp("monitored") / "models"
     shutil.copytree(app_settings.models_dir, models_dir)
@@ -115,7 +109,6 @@ def shown(
         client.post("/v1/denoise", content=picture, headers={"Content-Type": "image/png"})
         fill_the_queue(client, picture)
         token = app_settings.admin_token
-        assert token is not None
         audit = client.post(
             "/v1/admin/audits",
             params={"wait": 60},

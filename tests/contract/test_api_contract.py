@@ -17,8 +17,7 @@ from service.settings import Settings
 
 @pytest.fixture(scope="module")
 def openapi(app_client: httpx.Client) -> dict[str, Any]:
-    document: dict[str, Any] = app_client.get("/openapi.json").json()
-    return document
+    return app_client.get("/openapi.json").json()
 
 
 def test_every_reference_in_the_document_leads_somewhere(openapi: dict[str, Any]) -> None:
@@ -84,9 +83,7 @@ def test_audits_and_data_sets_document_their_forms(openapi: dict[str, Any]) -> N
                 assert operation["security"], path
 
 
-def test_the_documented_tensor_example_is_accepted(
-    app_client: httpx.Client, openapi: dict[str, Any]
-) -> None:
+def test_the_documented_tensor_example_is_accepted(app_client, openapi):
     body = openapi["paths"]["/v1/classify"]["post"]["requestBody"]["content"]["application/json"]
     assert app_client.post("/v1/classify", json=body["example"]).status_code == 200
 
@@ -110,9 +107,7 @@ def test_health_metrics_docs_and_home(app_client: httpx.Client) -> None:
     assert 'href="docs"' in app_client.get("/").text
 
 
-def test_docs_load_nothing_from_elsewhere_and_run_no_script_of_the_page(
-    app_client: httpx.Client,
-) -> None:
+def test_docs_load_nothing_from_elsewhere_and_run_no_script_of_the_page(app_client):
     page = app_client.get("/docs")
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'; script-src 'self'; " in policy
@@ -127,9 +122,7 @@ def test_docs_load_nothing_from_elsewhere_and_run_no_script_of_the_page(
     assert app_client.get("/redoc").status_code == 404
 
 
-def test_metrics_have_the_promised_names_and_no_label_from_callers(
-    app_client: httpx.Client,
-) -> None:
+def test_metrics_have_the_promised_names_and_no_label_from_callers(app_client):
     app_client.get("/no/such/path-of-a-caller")
     app_client.post("/v1/classify", json={"pixels": [[0.0] * 28] * 28})
     text = app_client.get("/metrics").text
@@ -156,9 +149,7 @@ def test_metrics_have_the_promised_names_and_no_label_from_callers(
 
 
 @pytest.mark.parametrize("given", ["abc-123", "two words", "x" * 200, 'a"b'])
-def test_a_harmless_request_id_is_echoed_and_another_replaced(
-    app_client: httpx.Client, given: str
-) -> None:
+def test_a_harmless_request_id_is_echoed_and_another_replaced(app_client, given):
     echoed = app_client.get("/livez", headers={"X-Request-ID": given}).headers["x-request-id"]
     if given == "abc-123":
         assert echoed == given
@@ -191,10 +182,7 @@ def guarded_app() -> FastAPI:
     app.include_router(router)
     add_problem_handlers(app)
     app.add_middleware(
-        RequestLimits,
-        services=app.state.services,
-        max_body_bytes={"/": 1000},
-        without_deadline="",
+        RequestLimits, services=app.state.services, max_body_bytes={"/": 1000}, without_deadline=""
     )
     return app
 
@@ -202,9 +190,7 @@ def guarded_app() -> FastAPI:
 @pytest.mark.parametrize(
     "authorization", [None, "Bearer wrong", "Bearer", "Basic right", "right", "Bearer right2"]
 )
-def test_the_admin_gate_is_closed(
-    guarded_app: FastAPI, serve_app: Any, authorization: str | None
-) -> None:
+def test_the_admin_gate_is_closed(guarded_app, serve_app, authorization):
     headers = {} if authorization is None else {"Authorization": authorization}
     with serve_app(guarded_app) as client:
         response = client.get("/admin", headers=headers)
@@ -214,9 +200,7 @@ def test_the_admin_gate_is_closed(
         assert client.get("/admin", headers={"Authorization": "Bearer right"}).json() == "welcome"
 
 
-def test_an_unexpected_error_is_a_problem_that_does_not_leak(
-    guarded_app: FastAPI, serve_app: Any
-) -> None:
+def test_an_unexpected_error_is_a_problem_that_does_not_leak(guarded_app, serve_app):
     with serve_app(guarded_app) as client:
         response = client.get("/fails")
         assert response.status_code == 500

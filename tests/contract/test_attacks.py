@@ -28,8 +28,8 @@ def _pixels(url: str) -> np.ndarray:
 @pytest.mark.parametrize("attack", ["fgsm", "pgd", "apgd"])
 @pytest.mark.parametrize("knowledge", ["white_box", "grey_box"])
 def test_the_picture_changes_within_epsilon_and_its_answers_are_the_service_s(
-    app_client: httpx.Client, digit_pngs: list[tuple[bytes, str]], attack: str, knowledge: str
-) -> None:
+    app_client, digit_pngs, attack, knowledge
+):
     png, label = digit_pngs[3]
     query = {"attack": attack, "knowledge": knowledge, "epsilon": 0.3, "steps": 10, "label": label}
     told = _attack(app_client, png, **query).json()
@@ -46,9 +46,7 @@ def test_the_picture_changes_within_epsilon_and_its_answers_are_the_service_s(
     assert again["undefended"]["label"] == told["adversarial"]["undefended"]["label"]
 
 
-def test_more_change_breaks_what_none_leaves(
-    app_client: httpx.Client, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_more_change_breaks_what_none_leaves(app_client, digit_pngs):
     png, _ = digit_pngs[3]
     none = _attack(app_client, png, epsilon=0).json()
     assert none["holds"]
@@ -58,9 +56,7 @@ def test_more_change_breaks_what_none_leaves(
     assert much["adversarial"]["label_defended"] < none["adversarial"]["label_defended"]
 
 
-def test_the_answers_along_the_way_come_as_events(
-    app_client: httpx.Client, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_the_answers_along_the_way_come_as_events(app_client, digit_pngs):
     headers = KEY | {"Content-Type": "image/png", "Accept": "text/event-stream"}
     response = app_client.post(
         PATH, content=digit_pngs[3][0], params={"steps": 8, "epsilon": 0.1}, headers=headers
@@ -87,18 +83,11 @@ def test_the_answers_along_the_way_come_as_events(
         ({"label": "eleven"}, "no label 'eleven'"),
     ],
 )
-def test_what_cannot_be_is_refused(
-    app_client: httpx.Client,
-    digit_pngs: list[tuple[bytes, str]],
-    query: dict[str, object],
-    told: str,
-) -> None:
+def test_what_cannot_be_is_refused(app_client, digit_pngs, query, told):
     response = _attack(app_client, digit_pngs[0][0], **query)
     assert response.status_code == 422
     assert told in response.json()["detail"]
 
 
-def test_it_needs_the_admin_token(
-    app_client: httpx.Client, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_it_needs_the_admin_token(app_client, digit_pngs):
     assert app_client.post(PATH, content=digit_pngs[0][0]).status_code == 401

@@ -8,8 +8,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from service.app import create_app
-from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 INFER = "/v2/models/mnist/infer"
@@ -39,11 +37,7 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def service(
-    run_server: Callable[..., AbstractContextManager[Any]],
-    tiny_bundle_dir: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Service]:
+def service(run_server, tiny_bundle_dir, tmp_path_factory) -> Iterator[Service]:
     settings = {"max_body_bytes": 300_000, "max_pixels": 1_000_000, "max_request_images": 16}
     with (
         run_server(tiny_bundle_dir, tmp_path_factory.mktemp("oip"), **settings) as server,
@@ -59,8 +53,7 @@ def classified(service: Service, png: bytes) -> dict[str, Any]:
         "/v1/classify?top_k=10", content=png, headers={"Content-Type": "image/png"}
     )
     assert response.status_code == 200, response.text
-    answer: dict[str, Any] = response.json()
-    return answer
+    return response.json()
 
 
 def probabilities(answer: dict[str, Any]) -> list[float]:
@@ -90,9 +83,7 @@ def pixels(pngs: list[bytes], binary: bool) -> triton.InferInput:
     ("datatype", "binary", "atol"),
     [("UINT8", True, 2e-6), ("UINT8", False, 2e-6), ("FP16", True, 0.01)],
 )
-def test_pixels_may_be_bytes_or_halves(
-    service: Service, digit_pngs: list[tuple[bytes, str]], datatype: str, binary: bool, atol: float
-) -> None:
+def test_pixels_may_be_bytes_or_halves(service, digit_pngs, datatype, binary, atol):
     pngs = [png for png, _ in digit_pngs[:3]]
     values = np.stack([_grey(png)[None] for png in pngs])
     values = values.astype(np.uint8) if datatype == "UINT8" else (values / 255).astype(np.float16)
@@ -104,9 +95,7 @@ def test_pixels_may_be_bytes_or_halves(
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
-def test_tritonclient_may_compress(
-    service: Service, digit_pngs: list[tuple[bytes, str]], algorithm: str
-) -> None:
+def test_tritonclient_may_compress(service, digit_pngs, algorithm):
     sent, png = images([digit_pngs[0][0]], True), digit_pngs[0][0]
     result = service.triton.infer("mnist", [sent], request_compression_algorithm=algorithm)
     assert [label.decode() for label in result.as_numpy("label")] == [
@@ -134,9 +123,7 @@ def spelt(png: bytes) -> dict[str, str]:
 
 @pytest.mark.parametrize("how", spelt(b""))
 @pytest.mark.parametrize("extra", [0, 1, 2])  # each remainder of the length by three
-def test_base64_is_taken_as_encoders_write_it(
-    service: Service, digit_pngs: list[tuple[bytes, str]], how: str, extra: int
-) -> None:
+def test_base64_is_taken_as_encoders_write_it(service, digit_pngs, how, extra):
     png, label = digit_pngs[0]
     while len(png) % 3 != extra:
         png += b"\0"  # behind the image
@@ -154,9 +141,7 @@ def test_what_is_no_base64_is_refused(service: Service, text: str) -> None:
     refused(service.http.post(INFER, json=one(IMAGE, data=[text])), 400, "its file in base64")
 
 
-def test_shared_memory_is_refused_for_inputs_and_outputs(
-    service: Service, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_shared_memory_is_refused_for_inputs_and_outputs(service, digit_pngs):
     said = []
     for shared in ("input", "output"):
         sent, wanted = images([digit_pngs[0][0]], True), triton.InferRequestedOutput("label")
@@ -175,13 +160,7 @@ def _grey(png: bytes) -> Any:
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
 @pytest.mark.parametrize("make", [images, pixels])
 @pytest.mark.parametrize("count", [1, 5])
-def test_tritonclient_gets_what_classify_answers(
-    service: Service,
-    digit_pngs: list[tuple[bytes, str]],
-    make: Callable[[list[bytes], bool], triton.InferInput],
-    binary: bool,
-    count: int,
-) -> None:
+def test_tritonclient_gets_what_classify_answers(service, digit_pngs, make, binary, count):
     pngs = [png for png, _ in digit_pngs[:count]]
     wanted = [
         triton.InferRequestedOutput(name, binary_data=binary)
@@ -206,9 +185,7 @@ def test_tritonclient_gets_what_classify_answers(
         result.as_numpy("probabilities"), [probabilities(answer) for answer in expected], **close
     )
     np.testing.assert_allclose(
-        result.as_numpy("suspicion"),
-        [answer["suspicion"]["score"] for answer in expected],
-        **close,
+        result.as_numpy("suspicion"), [answer["suspicion"]["score"] for answer in expected], **close
     )
     plain = result.as_numpy("undefended_probabilities")
     assert plain.shape == (count, 10)
@@ -219,9 +196,7 @@ def test_tritonclient_gets_what_classify_answers(
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_classification_gives_value_index_and_label(
-    service: Service, digit_pngs: list[tuple[bytes, str]], binary: bool
-) -> None:
+def test_classification_gives_value_index_and_label(service, digit_pngs, binary):
     pngs = [png for png, _ in digit_pngs[:3]]
     wanted = triton.InferRequestedOutput("probabilities", binary_data=binary, class_count=3)
     result = service.triton.infer("mnist", [images(pngs, True)], outputs=[wanted])
@@ -235,9 +210,7 @@ def test_classification_gives_value_index_and_label(
             assert float(value) == pytest.approx(entry["probability"], abs=2e-6)
 
 
-def test_without_outputs_all_are_sent(
-    service: Service, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_without_outputs_all_are_sent(service, digit_pngs):
     result = service.triton.infer("mnist", [images([digit_pngs[0][0]], True)])
     names = [output["name"] for output in result.get_response()["outputs"]]
     metadata = service.triton.get_model_metadata("mnist")
@@ -250,9 +223,7 @@ def test_without_outputs_all_are_sent(
     assert cleaned.max() <= 1
 
 
-def test_the_cleaned_image_is_that_of_denoise(
-    service: Service, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_the_cleaned_image_is_that_of_denoise(service, digit_pngs):
     png = digit_pngs[0][0]
     wanted = [triton.InferRequestedOutput("denoised")]
     result = service.triton.infer("mnist", [images([png], True)], outputs=wanted)
@@ -295,9 +266,7 @@ def test_ready_live_and_metadata(service: Service) -> None:
     assert entry == {"name": "mnist", "version": version, "state": "READY", "reason": ""}
 
 
-def test_a_version_is_answered_by_that_version_or_not_at_all(
-    service: Service, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_a_version_is_answered_by_that_version_or_not_at_all(service, digit_pngs):
     version = service.http.get("/v1/models/mnist").json()["version"]
     sent = [images([digit_pngs[0][0]], True)]
     result = service.triton.infer("mnist", sent, model_version=version)
@@ -307,9 +276,7 @@ def test_a_version_is_answered_by_that_version_or_not_at_all(
 
 
 @pytest.mark.parametrize("sent_as", ["application/octet-stream", "image/png"])
-def test_a_body_that_is_one_image(
-    service: Service, digit_pngs: list[tuple[bytes, str]], sent_as: str
-) -> None:
+def test_a_body_that_is_one_image(service, digit_pngs, sent_as):
     png = digit_pngs[0][0]
     response = service.http.post(INFER, content=png, headers={HEADER: "0", "Content-Type": sent_as})
     assert response.status_code == 200, response.text
@@ -414,9 +381,7 @@ MALFORMED: list[tuple[Any, int, str]] = [
 @pytest.mark.parametrize(
     ("body", "status", "text"), MALFORMED, ids=[str(number) for number in range(len(MALFORMED))]
 )
-def test_a_malformed_request_is_told_what_is_wrong(
-    service: Service, body: Any, status: int, text: str
-) -> None:
+def test_a_malformed_request_is_told_what_is_wrong(service, body, status, text):
     refused(service.http.post(INFER, json=body), status, text)
 
 
@@ -477,15 +442,11 @@ HALF = struct.pack("<f", 0.5)
         ({"content": b"x" * 300_001}, 413, "more than 300000 bytes"),
     ],
 )
-def test_a_malformed_body_is_told_what_is_wrong(
-    service: Service, post: dict[str, Any], status: int, text: str
-) -> None:
+def test_a_malformed_body_is_told_what_is_wrong(service, post, status, text):
     refused(service.http.post(INFER, **post), status, text)
 
 
-def test_a_bad_image_among_good_ones_is_named(
-    service: Service, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_a_bad_image_among_good_ones_is_named(service, digit_pngs):
     good = digit_pngs[0][0]
     with pytest.raises(InferenceServerException, match=r"image 1, counted from 0: .* no PNG"):
         service.triton.infer("mnist", [images([good, b"hello", good], True)])
@@ -511,9 +472,7 @@ def test_too_many_pixels_are_refused_before_decoding(service: Service) -> None:
         ("GET", INFER, 405),
     ],
 )
-def test_errors_have_the_form_of_the_protocol(
-    service: Service, method: str, path: str, status: int
-) -> None:
+def test_errors_have_the_form_of_the_protocol(service, method, path, status):
     response = service.http.request(method, path)
     assert response.status_code == status
     assert list(response.json()) == ["error"]
@@ -525,12 +484,7 @@ def test_the_repository_index_can_be_asked_for_what_is_ready(service: Service) -
     refused(service.http.post("/v2/repository/index", json={"ready": "x"}), 422, "ready")
 
 
-def test_tritonclient_unloads_and_loads_a_model(
-    run_server: Callable[..., AbstractContextManager[Any]],
-    tiny_bundle_dir: Path,
-    tmp_path: Path,
-    digit_pngs: list[tuple[bytes, str]],
-) -> None:
+def test_tritonclient_unloads_and_loads_a_model(run_server, tiny_bundle_dir, tmp_path, digit_pngs):
     sent = [images([digit_pngs[0][0]], True)]
     with (
         run_server(tiny_bundle_dir, tmp_path) as server,
@@ -566,12 +520,7 @@ def test_tritonclient_unloads_and_loads_a_model(
                 refused(httpx.post(path, content=body, headers=key), 400, "")
 
 
-def test_every_image_takes_a_place_in_the_queue(
-    app_settings: Settings,
-    tmp_path: Path,
-    serve_app: Callable[..., AbstractContextManager[httpx.Client]],
-    digit_pngs: list[tuple[bytes, str]],
-) -> None:
+def test_every_image_takes_a_place_in_the_queue(app_settings, tmp_path, serve_app, digit_pngs):
     update = {"state_dir": tmp_path, "queue_size": 4}
     app = create_app(app_settings.model_copy(update=update))
     with serve_app(app) as http:

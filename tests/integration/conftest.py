@@ -1,7 +1,7 @@
 """A client for audits on a real service, and a look at its processes."""
 
 import json
-import time
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -9,6 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
+from small_bundles import save_like
+from waiting import until
+
+from fend.models.architectures.unet import ResidualUNet
 
 AUDITS = "/v1/admin/audits"
 TIMEOUT_S = 120
@@ -26,30 +31,23 @@ class AuditClient:
         response = self.http.post(AUDITS, json=body, headers=headers)
         assert response.status_code == 202, response.text
         assert response.headers["Location"] == f"{AUDITS}/{response.json()['id']}"
-        audit_id: str = response.json()["id"]
-        return audit_id
+        return response.json()["id"]
 
     def get(self, audit_id: str) -> dict[str, Any]:
         """The audit as it is now."""
-        audit: dict[str, Any] = self.http.get(f"{AUDITS}/{audit_id}").json()
-        return audit
+        return self.http.get(f"{AUDITS}/{audit_id}").json()
 
     def wait_for(
         self, audit_id: str, condition: Callable[[dict[str, Any]], bool]
     ) -> dict[str, Any]:
         """The audit, once `condition` holds for it."""
-        deadline_s = time.monotonic() + TIMEOUT_S
-        while not condition(audit := self.get(audit_id)):
-            assert time.monotonic() < deadline_s, audit
-            time.sleep(0.05)
-        return audit
+        return until(lambda: self.get(audit_id), condition)
 
     def finished(self, audit_id: str) -> dict[str, Any]:
         """The result of the audit, once it has succeeded."""
         audit = self.wait_for(audit_id, lambda audit: audit["state"] not in ("queued", "running"))
         assert audit["state"] == "succeeded", audit["error"]
-        result: dict[str, Any] = audit["result"]
-        return result
+        return audit["result"]
 
     def events(self, audit_id: str, last_id: str = "") -> Iterator[dict[str, Any]]:
         """The events of an audit after `last_id`, until the stream ends."""
@@ -82,9 +80,7 @@ class AuditClient:
 
 
 @pytest.fixture(scope="session")
-def audit_service(
-    run_server: Callable[..., AbstractContextManager[Any]],
-) -> Callable[..., AbstractContextManager[AuditClient]]:
+def audit_service(run_server) -> Callable[..., AbstractContextManager[AuditClient]]:
     """`with audit_service(models_dir, state_dir, **settings) as client:`"""
 
     @contextmanager
@@ -113,19 +109,18 @@ def children(pid: int) -> set[int]:
     return found
 
 
-def until(condition: Callable[[], Any]) -> Any:
-    """What `condition` gives, once that is something."""
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline_s, "it did not happen in time"
-        time.sleep(0.005)
-    return value
-
-
-@pytest.fixture(scope="session")
-def wait_until() -> Callable[[Callable[[], Any]], Any]:
-    """`wait_until(condition)` gives what the condition does, once that is something."""
-    return until
+@pytest.fixture
+def models_dir(tiny_bundle_dir: Path, tmp_path: Path) -> Path:
+    """The tiny bundle, and in `versions` another one with other answers."""
+    model = tmp_path / "models" / "mnist"
+    shutil.copytree(tiny_bundle_dir / "mnist", model)
+    torch.manual_seed(7)
+    denoiser = ResidualUNet(width=4)
+    with torch.no_grad():
+        denoiser.last.weight.normal_(0, 0.2)
+    denoising = ("residual-unet", {"width": 4}, denoiser)
+    save_like(model, model / "versions" / "new", name="mnist", denoiser=denoising)
+    return model.parent
 
 
 @pytest.fixture(scope="session")

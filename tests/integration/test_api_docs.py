@@ -61,6 +61,8 @@ def test_the_table_has_every_code_with_its_status(app_settings: Settings) -> Non
     assert set(table) - set(OF_HTTP) - raised == set(), "no error has these codes"
     answered = set(re.findall(CODE, "".join(read(*ANSWERING)))) - OF_NO_ANSWER
     assert answered - set(table) == set(), "docs/api.md explains every code of an answer"
+    statuses = re.findall(r'code="(\w+)",\s+status=(\d+)', "".join(read("service")))
+    assert {code: int(status) for code, status in statuses}.items() <= table.items()
     for kind in errors(FendError):
         if isinstance(kind.code, str) and kind.code in table and kind.status != FendError.status:
             assert kind.status == table[kind.code], kind
@@ -106,9 +108,7 @@ def test_the_shell_lines_work(live_server: Any, folder: Path, environment: dict[
     ]
 
 
-def test_the_python_examples_work(
-    live_server: Any, folder: Path, environment: dict[str, str]
-) -> None:
+def test_the_python_examples_work(live_server, folder, environment):
     said = []
     for program in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         done = subprocess.run(

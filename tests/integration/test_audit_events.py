@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,9 +31,7 @@ def told(event: dict[str, Any]) -> tuple[str, str, Any]:
     return event["id"], event["event"], data
 
 
-def test_nothing_is_lost_or_told_twice_over_a_restart(
-    audit_service: Any, tiny_bundle_dir: Path, tmp_path: Path
-) -> None:
+def test_nothing_is_lost_or_told_twice_over_a_restart(audit_service, tiny_bundle_dir, tmp_path):
     with audit_service(tiny_bundle_dir, tmp_path) as audits:
         audit_id = audits.start(BODY)
         # The connection breaks in the middle of a shard's events.
@@ -60,8 +57,8 @@ def test_nothing_is_lost_or_told_twice_over_a_restart(
 
 
 def test_a_stream_ends_when_the_service_drains(
-    audit_service: Any, tiny_bundle_dir: Path, tmp_path: Path, until_dead: Any
-) -> None:
+    audit_service, tiny_bundle_dir, tmp_path, until_dead
+):
     with audit_service(tiny_bundle_dir, tmp_path, shutdown_timeout_s=60) as audits:
         audit_id = audits.start(SLOW)
         stream = audits.events(audit_id)
@@ -74,8 +71,8 @@ def test_a_stream_ends_when_the_service_drains(
 
 
 def test_cancelling_is_told_and_a_reader_who_does_not_read_holds_up_nobody(
-    audit_service: Any, tiny_bundle_dir: Path, tmp_path: Path
-) -> None:
+    audit_service, tiny_bundle_dir, tmp_path
+):
     with audit_service(tiny_bundle_dir, tmp_path) as audits:
         slow, waiting = audits.start(SLOW), audits.start(SLOW)
         lazy = audits.events(slow)

@@ -33,13 +33,12 @@ BODY = {
 
 def raw_rows(audits: Any, audit_id: str) -> list[str]:
     """In their order, each as its bytes."""
-    lines: list[str] = audits.http.get(f"{AUDITS}/{audit_id}/samples").text.splitlines()
-    return lines
+    return audits.http.get(f"{AUDITS}/{audit_id}/samples").text.splitlines()
 
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    audit_service: Any, tiny_bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    audit_service, tiny_bundle_dir, tmp_path_factory
 ) -> tuple[dict[str, Any], list[str]]:
     """The report and the rows of `BODY` where nothing dies."""
     with audit_service(tiny_bundle_dir, tmp_path_factory.mktemp("undisturbed")) as audits:
@@ -68,8 +67,8 @@ def wait_until_moment(audits: Any, audit_id: str, moment: tuple[int, float]) -> 
 
 
 def test_a_worker_that_is_killed_changes_nothing(
-    audit_service: Any, tiny_bundle_dir: Path, tmp_path: Path, undisturbed: Any, until_dead: Any
-) -> None:
+    audit_service, tiny_bundle_dir, tmp_path, undisturbed, until_dead
+):
     with audit_service(tiny_bundle_dir, tmp_path) as audits:
         audit_id = audits.start(BODY)
         for moment in moments("worker"):

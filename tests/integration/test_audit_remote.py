@@ -35,8 +35,8 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def test_an_audit_is_followed_over_a_restart_of_the_service(
-    audit_service: Any, tiny_bundle_dir: Path, tmp_path: Path
-) -> None:
+    audit_service, tiny_bundle_dir, tmp_path
+):
     token, state = "a-token-of-ours", tmp_path / "state"
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -71,9 +71,7 @@ def test_an_audit_is_followed_over_a_restart_of_the_service(
     assert "9/9" in err
 
 
-def test_what_is_wrong_is_said_clearly(
-    audit_service: Any, tiny_bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_wrong_is_said_clearly(audit_service, tiny_bundle_dir, tmp_path, monkeypatch):
     monkeypatch.delenv("FEND_ADMIN_TOKEN", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as free:
         nobody = f"http://127.0.0.1:{free.getsockname()[1]}"

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
@@ -42,14 +43,11 @@ def expected(tiny_bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) ->
         "--workers", "2", "--device", "cpu", "--output", str(folder / "report.json"),
     ]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True)
-    result: dict[str, Any] = json.loads((folder / "report.json").read_text())["result"]
-    return result
+    return json.loads((folder / "report.json").read_text())["result"]
 
 
 @pytest.fixture(scope="module")
-def audits(
-    audit_service: Any, tiny_bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Any]:
+def audits(audit_service, tiny_bundle_dir, tmp_path_factory) -> Iterator[Any]:
     """A client of one service for the whole file."""
     with audit_service(tiny_bundle_dir, tmp_path_factory.mktemp("audits")) as client:
         yield client
@@ -159,9 +157,7 @@ def test_the_report_comes_in_the_form_that_is_asked_for(audits: Any) -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_run_is_refused_at_once(
-    audits: Any, change: dict[str, Any], status: int, code: str, says: str
-) -> None:
+def test_what_cannot_run_is_refused_at_once(audits, change, status, code, says):
     response = audits.http.post(AUDITS, json={**BODY, **change})
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     assert says in response.json()["detail"]
@@ -232,13 +228,13 @@ def test_waiting_answers_with_the_finished_audit(audits: Any) -> None:
 
 
 def test_old_audits_lose_their_rows_first_and_then_everything(
-    audit_service: Any, tiny_bundle_dir: Path, tmp_path: Path, wait_until: Any
-) -> None:
+    audit_service, tiny_bundle_dir, tmp_path
+):
     small = {**BODY, "samples": 2}
     with audit_service(tiny_bundle_dir, tmp_path, keep_audits=1, keep_audit_rows=0) as audits:
         old = audits.start(small)
         audits.finished(old)
-        wait_until(lambda: not audits.get(old)["rows_kept"])
+        until(lambda: not audits.get(old)["rows_kept"])
         samples = audits.http.get(f"{AUDITS}/{old}/samples")
         assert (samples.status_code, samples.json()["code"]) == (410, "audit_rows_deleted")
         assert audits.http.get(f"{AUDITS}/{old}/report").status_code == 200
@@ -246,7 +242,7 @@ def test_old_audits_lose_their_rows_first_and_then_everything(
 
         new = audits.start(small)
         audits.finished(new)
-        wait_until(lambda: audits.http.get(f"{AUDITS}/{old}").status_code == 404)
+        until(lambda: audits.http.get(f"{AUDITS}/{old}").status_code == 404)
     with audit_service(tiny_bundle_dir, tmp_path, keep_audits_days=0) as audits:
         [kept] = audits.http.get(AUDITS).json()["audits"]
         assert kept["id"] == new, "the last report of a model is never too old"
@@ -254,15 +250,15 @@ def test_old_audits_lose_their_rows_first_and_then_everything(
 
 
 def test_a_worker_steps_back_and_an_audit_says_why_it_is_slow(
-    audit_service: Any, tiny_bundle_dir: Path, tmp_path: Path, wait_until: Any
-) -> None:
+    audit_service, tiny_bundle_dir, tmp_path
+):
     with audit_service(tiny_bundle_dir, tmp_path, worker_priority="low") as audits:
         audit_id = audits.start(SLOW)
         next_id = audits.start(SLOW)
         assert audits.get(next_id)["waiting_for"] == "audits"
         assert audits.get(next_id)["reason"] == "queued behind another audit"
         worker = audits.worker()
-        wait_until(lambda: os.sched_getscheduler(worker) == os.SCHED_BATCH)
+        until(lambda: os.sched_getscheduler(worker) == os.SCHED_BATCH)
         assert os.getpriority(os.PRIO_PROCESS, worker) == 1
         assert audits.get(audit_id)["waiting_for"] == "inputs"
         cores = {min(os.sched_getaffinity(0))}

@@ -4,23 +4,17 @@ import io
 import json
 import struct
 import zlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from shutil import copytree
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from image_files import HEIC
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fend.bundles import Content, Manifest, content_version, read_manifest
 from service.app import create_app
-from service.settings import Settings
-
-Serve = Callable[[FastAPI], AbstractContextManager[httpx.Client]]
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -107,7 +101,7 @@ def assert_still_works(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("route", ["/v1/classify", "/v1/denoise"])
 @pytest.mark.parametrize("case", BAD_BODIES)
-def test_a_bad_body_has_its_own_code(app_client: httpx.Client, case: str, route: str) -> None:
+def test_a_bad_body_has_its_own_code(app_client, case, route):
     body, content_type, status, code = BAD_BODIES[case]
     headers = {"Content-Type": content_type} if content_type else {}
     assert_problem(app_client.post(route, content=body, headers=headers), status, code)
@@ -115,9 +109,7 @@ def test_a_bad_body_has_its_own_code(app_client: httpx.Client, case: str, route:
 
 
 @pytest.mark.parametrize("kind", ["", "application/octet-stream", "IMAGE/X-PNG; q=1", "image/apng"])
-def test_a_type_that_is_an_alias_or_claims_nothing_is_taken_everywhere(
-    app_client: httpx.Client, kind: str
-) -> None:
+def test_a_type_that_is_an_alias_or_claims_nothing_is_taken_everywhere(app_client, kind):
     headers = {"Content-Type": kind} if kind else {}
     part = ("file", ("picture", PNG, kind))
     raw = {"Inference-Header-Content-Length": "0", **headers}
@@ -134,9 +126,7 @@ def test_a_type_that_is_an_alias_or_claims_nothing_is_taken_everywhere(
 
 
 @pytest.mark.parametrize("kind", ["image/jpeg", "image/X-Webp", "image/gif", "text/plain"])
-def test_a_claim_of_another_format_is_refused_everywhere(
-    app_client: httpx.Client, kind: str
-) -> None:
+def test_a_claim_of_another_format_is_refused_everywhere(app_client, kind):
     part = ("file", ("picture", PNG, kind))
     raw = app_client.post("/v1/classify", content=PNG, headers={"Content-Type": kind})
     form = app_client.post("/v1/classify", files=[part])
@@ -146,7 +136,7 @@ def test_a_claim_of_another_format_is_refused_everywhere(
     assert batch.json()["outcomes"][0]["problem"]["status"] == 415
 
 
-def test_heic_is_told_how_to_be_sent(app_client: httpx.Client) -> None:
+def test_heic_is_told_how_to_be_sent(app_client):
     for kind in ("image/heic", "application/octet-stream", ""):
         headers = {"Content-Type": kind} if kind else {}
         raw = app_client.post("/v1/classify", content=HEIC, headers=headers)
@@ -157,21 +147,21 @@ def test_heic_is_told_how_to_be_sent(app_client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("case", ["empty", "truncated", "no image", "bomb", "animation"])
-def test_a_bad_file_in_a_form_has_the_same_code(app_client: httpx.Client, case: str) -> None:
+def test_a_bad_file_in_a_form_has_the_same_code(app_client, case):
     body, content_type, status, code = BAD_BODIES[case]
     files = {"file": ("picture", body, content_type)}
     assert_problem(app_client.post("/v1/classify", files=files), status, code)
     assert_still_works(app_client)
 
 
-def test_a_form_without_the_file(app_client: httpx.Client) -> None:
+def test_a_form_without_the_file(app_client):
     response = app_client.post("/v1/classify", files={"image": ("a.png", PNG, "image/png")})
     assert_problem(response, 422, "file_missing")
     response = app_client.post("/v1/classify", files={"file": (None, "text")})
     assert_problem(response, 422, "file_missing")
 
 
-def test_a_broken_form(app_client: httpx.Client) -> None:
+def test_a_broken_form(app_client):
     headers = {"Content-Type": "multipart/form-data"}
     assert_problem(
         app_client.post("/v1/classify", content=b"nonsense", headers=headers), 400, "bad_request"
@@ -179,7 +169,7 @@ def test_a_broken_form(app_client: httpx.Client) -> None:
     assert_still_works(app_client)
 
 
-def test_a_body_without_a_length_is_cut_off_at_the_limit(app_client: httpx.Client) -> None:
+def test_a_body_without_a_length_is_cut_off_at_the_limit(app_client):
     def chunks() -> object:
         for _ in range(11):
             yield bytes(2**20)
@@ -200,14 +190,14 @@ def test_a_body_without_a_length_is_cut_off_at_the_limit(app_client: httpx.Clien
         ("include=everything", 422, "request_invalid"),
     ],
 )
-def test_a_bad_query(app_client: httpx.Client, query: str, status: int, code: str) -> None:
+def test_a_bad_query(app_client, query, status, code):
     response = app_client.post(
         f"/v1/classify?{query}", content=PNG, headers={"Content-Type": "image/png"}
     )
     assert_problem(response, status, code)
 
 
-def test_unknown_routes_methods_and_models(app_client: httpx.Client) -> None:
+def test_unknown_routes_methods_and_models(app_client):
     assert_problem(app_client.get("/nowhere"), 404, "not_found")
     assert_problem(app_client.get("/v1/models/nobody"), 404, "model_unknown")
     response = app_client.get("/v1/classify")
@@ -216,7 +206,7 @@ def test_unknown_routes_methods_and_models(app_client: httpx.Client) -> None:
 
 
 @pytest.fixture
-def broken_models(tiny_bundle_dir: Path, tmp_path: Path) -> Path:
+def broken_models(tiny_bundle_dir, tmp_path) -> Path:
     """The good bundle, and one for each way of being broken."""
     models_dir = tmp_path / "models"
     copytree(tiny_bundle_dir / "mnist", models_dir / "mnist")
@@ -273,9 +263,7 @@ REFUSALS = {
 }
 
 
-def test_broken_bundles_are_refused_and_the_others_serve(
-    broken_models: Path, app_settings: Settings, serve_app: Serve
-) -> None:
+def test_broken_bundles_are_refused_and_the_others_serve(broken_models, app_settings, serve_app):
     settings = app_settings.model_copy(update={"models_dir": broken_models})
     with serve_app(create_app(settings)) as client:
         assert client.get("/readyz").status_code == 200

@@ -13,13 +13,14 @@ from typing import Any
 
 import httpx
 import pytest
+from small_bundles import save_like
+from waiting import until
 
-from fend.bundles import Smoothing, load_bundle, read_manifest, save_bundle
+from fend.bundles import Smoothing, load_bundle, read_manifest
 from fend.client import AsyncClient, Client, RemoteError
 from fend.guarantees.smoothing import certify
 from fend.images import decode
 from service.app import create_app
-from service.settings import Settings
 
 SIGMA = 0.1
 ENDLESS = 1_000_000
@@ -30,31 +31,15 @@ ENDLESS = 1_000_000
 def models_dir(tiny_bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`mnist`, which has a sigma, and `plain`, which has none."""
     folder = tmp_path_factory.mktemp("certifying")
-    bundle = load_bundle(tiny_bundle_dir / "mnist")
-    content = bundle.manifest.content
     for name, smoothing in (("mnist", Smoothing(sigma=SIGMA)), ("plain", None)):
-        save_bundle(
-            folder / name,
-            name=name,
-            input_spec=content.input,
-            labels=content.labels,
-            denoiser=("residual-unet", {"width": 4}, bundle.defence.denoiser),
-            classifier=("paper-lenet", {}, bundle.defence.classifier),
-            suspicion=content.suspicion,
-            smoothing=smoothing,
-            about={},
-            card="",
-        )
-    assert read_manifest(folder / "plain").version == bundle.manifest.version
+        manifest = save_like(tiny_bundle_dir / "mnist", folder / name, smoothing=smoothing)
+    assert manifest.version == read_manifest(tiny_bundle_dir / "mnist").version
     return folder
 
 
 @pytest.fixture(scope="module")
 def serve(
-    models_dir: Path,
-    app_settings: Settings,
-    serve_app: Callable[..., AbstractContextManager[httpx.Client]],
-    tmp_path_factory: pytest.TempPathFactory,
+    models_dir, app_settings, serve_app, tmp_path_factory
 ) -> Callable[..., AbstractContextManager[httpx.Client]]:
     def start(**changes: object) -> AbstractContextManager[httpx.Client]:
         places = {"models_dir": models_dir, "state_dir": tmp_path_factory.mktemp("state")}
@@ -76,9 +61,7 @@ def ask(client: httpx.Client, picture: bytes, **params: object) -> httpx.Respons
     return client.post("/v1/classify", params=params, content=picture, headers=headers)
 
 
-def test_the_certificate_is_what_its_seed_says(
-    client: httpx.Client, models_dir: Path, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_the_certificate_is_what_its_seed_says(client, models_dir, digit_pngs):
     bundle = load_bundle(models_dir / "mnist")
     seeds, right = set(), 0
     for picture, label in digit_pngs[:6]:
@@ -101,9 +84,7 @@ def test_the_certificate_is_what_its_seed_says(
     assert len(seeds) == 6
 
 
-def test_a_model_without_a_sigma_says_so(
-    client: httpx.Client, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_a_model_without_a_sigma_says_so(client, digit_pngs):
     picture = digit_pngs[0][0]
     refused = ask(client, picture, certify="true", model="plain")
     assert refused.status_code == 422
@@ -116,10 +97,7 @@ def test_a_model_without_a_sigma_says_so(
     assert 'fend_certificates_total{model="mnist",outcome="certified"}' in metrics
 
 
-def test_what_would_take_too_long_is_given_up(
-    serve: Callable[..., AbstractContextManager[httpx.Client]],
-    digit_pngs: list[tuple[bytes, str]],
-) -> None:
+def test_what_would_take_too_long_is_given_up(serve, digit_pngs):
     with serve(certify_samples=ENDLESS, certify_queue=1) as client:
         for _ in range(2):  # the place is free again
             late = client.post(
@@ -132,11 +110,7 @@ def test_what_would_take_too_long_is_given_up(
             assert late.json()["code"] == "deadline_exceeded"
 
 
-def test_a_full_house_refuses_certificates_and_answers_everything_else(
-    serve: Callable[..., AbstractContextManager[httpx.Client]],
-    digit_pngs: list[tuple[bytes, str]],
-    wait_until: Callable[[Callable[[], Any]], Any],
-) -> None:
+def test_a_full_house_refuses_certificates_and_answers_everything_else(serve, digit_pngs):
     picture = digit_pngs[0][0]
     with serve(certify_samples=ENDLESS, certify_queue=1, request_timeout_s=300.0) as client:
         leaving = threading.Event()
@@ -166,7 +140,7 @@ def test_a_full_house_refuses_certificates_and_answers_everything_else(
             headers = {**certificate["headers"], "X-Request-Timeout": "0.2"}
             return client.post("/v1/classify", **certificate | {"headers": headers})
 
-        refused = wait_until(lambda: (r := impatient()).status_code == 429 and r)
+        refused = until(lambda: (r := impatient()).status_code == 429 and r)
         assert refused.json()["code"] == "overloaded"
         assert int(refused.headers["Retry-After"]) >= 1
         for _ in range(5):
@@ -174,12 +148,10 @@ def test_a_full_house_refuses_certificates_and_answers_everything_else(
         leaving.set()
         occupying.join(60)
         # Who has left is not worked for, and has no place any more.
-        wait_until(lambda: impatient().status_code == 504)
+        until(lambda: impatient().status_code == 504)
 
 
-def test_both_clients_and_the_command_line_ask_for_it(
-    client: httpx.Client, models_dir: Path, digit_pngs: list[tuple[bytes, str]], tmp_path: Path
-) -> None:
+def test_both_clients_and_the_command_line_ask_for_it(client, models_dir, digit_pngs, tmp_path):
     picture, url = digit_pngs[0][0], str(client.base_url)
     (tmp_path / "digit.png").write_bytes(picture)
 

@@ -2,31 +2,24 @@
 
 import re
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from waiting import until
 
 from service.app import create_app
-from service.settings import Settings
 
 BATCH = "/v1/classify/batch"
 PNG_TYPE = {"Content-Type": "image/png"}
-Digits = list[tuple[bytes, str]]
-Serve = Callable[[FastAPI], AbstractContextManager[httpx.Client]]
 
 
 def parts(pictures: list[bytes], content_type: str = "image/png") -> list[Any]:
     return [("file", ("picture", data, content_type)) for data in pictures]
 
 
-def test_each_image_gets_the_answer_or_the_problem_that_it_gets_alone(
-    app_client: httpx.Client, digit_pngs: Digits
-) -> None:
+def test_each_image_gets_the_answer_or_the_problem_that_it_gets_alone(app_client, digit_pngs):
     pictures = [data for data, _ in digit_pngs[:20]]
     pictures[3], pictures[11] = b"GIF89a nothing", pictures[11][:60]
     alone = [app_client.post("/v1/classify", files=parts([data])).json() for data in pictures]
@@ -54,7 +47,7 @@ def test_each_image_gets_the_answer_or_the_problem_that_it_gets_alone(
     assert sum(right) > 15
 
 
-def test_options_hold_for_every_image(app_client: httpx.Client, digit_pngs: Digits) -> None:
+def test_options_hold_for_every_image(app_client, digit_pngs):
     pictures = [data for data, _ in digit_pngs[:3]]
     url = f"{BATCH}?top_k=2&include=denoised&model=mnist"
     for outcome in app_client.post(url, files=parts(pictures)).json()["outcomes"]:
@@ -73,15 +66,13 @@ def test_options_hold_for_every_image(app_client: httpx.Client, digit_pngs: Digi
     ],
 )
 def test_what_is_wrong_with_the_whole_request_is_one_problem(
-    app_client: httpx.Client, digit_pngs: Digits, request_of: Any, status: int, code: str
-) -> None:
+    app_client, digit_pngs, request_of, status, code
+):
     response = app_client.post(BATCH, **request_of(digit_pngs[0][0]))
     assert (response.status_code, response.json()["code"]) == (status, code)
 
 
-def test_a_batch_needs_a_place_for_each_image(
-    app_settings: Settings, serve_app: Serve, digit_pngs: Digits
-) -> None:
+def test_a_batch_needs_a_place_for_each_image(app_settings, serve_app, digit_pngs):
     """Under the same load one image and a list of one are refused alike."""
     app = create_app(app_settings.model_copy(update={"queue_size": 4}))
     data = digit_pngs[0][0]
@@ -103,26 +94,23 @@ def test_a_batch_needs_a_place_for_each_image(
 
 
 def wait_for_value(client: httpx.Client, name: str, least: float) -> None:
-    for _ in range(600):
+    def reached() -> bool:
         found = re.search(rf"^{name} (\S+)$", client.get("/metrics").text, re.M)
-        if found and float(found[1]) >= least:
-            return
-        threading.Event().wait(0.05)
-    raise AssertionError("it did not happen in time")
+        return found is not None and float(found[1]) >= least
+
+    until(reached)
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "soon", "nan", ""])
-def test_patience_that_is_no_time_is_refused(
-    app_client: httpx.Client, digit_pngs: Digits, given: str
-) -> None:
+def test_patience_that_is_no_time_is_refused(app_client, digit_pngs, given):
     headers = {**PNG_TYPE, "X-Request-Timeout": given}
     response = app_client.post("/v1/classify", content=digit_pngs[0][0], headers=headers)
     assert (response.status_code, response.json()["code"]) == (422, "timeout_invalid")
 
 
 def test_a_callers_own_patience_ends_the_wait_and_drops_the_work(
-    app_settings: Settings, serve_app: Serve, digit_pngs: Digits
-) -> None:
+    app_settings, serve_app, digit_pngs
+):
     app = create_app(app_settings)
     with serve_app(app) as client:
         release, busy = threading.Event(), threading.Event()
@@ -141,9 +129,7 @@ def test_a_callers_own_patience_ends_the_wait_and_drops_the_work(
 
 
 @pytest.mark.parametrize("route", ["/v1/classify", "/v1/denoise"])
-def test_every_answer_says_where_its_time_went(
-    app_client: httpx.Client, digit_pngs: Digits, route: str
-) -> None:
+def test_every_answer_says_where_its_time_went(app_client, digit_pngs, route):
     response = app_client.post(route, content=digit_pngs[0][0], headers=PNG_TYPE)
     timing = dict(re.findall(r"(\w+);dur=([\d.]+)", response.headers["server-timing"]))
     assert list(timing) == ["decode", "queue", "compute"]

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 
@@ -31,9 +30,7 @@ def pictures(tmp_path: Path, digit_pngs: list[tuple[bytes, str]]) -> Path:
     return tmp_path
 
 
-def test_here_and_at_a_service_the_answers_are_the_same(
-    pictures: Path, app_client: httpx.Client, tiny_bundle_dir: Path
-) -> None:
+def test_here_and_at_a_service_the_answers_are_the_same(pictures, app_client, tiny_bundle_dir):
     asked = ("digits", "broken.png", "digits/[01].png", "gone.png", "--json", "--top-k", "2")
     there = fend_classify(pictures, *asked, "--url", str(app_client.base_url))
     here = fend_classify(pictures, *asked, "--models-dir", str(tiny_bundle_dir))

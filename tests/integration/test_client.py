@@ -7,8 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +43,8 @@ def test_the_client_is_imported_without_torch_and_the_rest() -> None:
 
 
 def test_both_clients_give_what_the_service_and_the_bundle_say(
-    url: str,
-    app_client: httpx.Client,
-    tiny_bundle_dir: Path,
-    digit_pngs: list[tuple[bytes, str]],
-    tmp_path: Path,
-) -> None:
+    url, app_client, tiny_bundle_dir, digit_pngs, tmp_path
+):
     picture = digit_pngs[0][0]
     file = tmp_path / "digit.png"
     file.write_bytes(picture)
@@ -77,9 +72,7 @@ def test_both_clients_give_what_the_service_and_the_bundle_say(
     assert here.model_copy(update={"denoised": answer.denoised}) == answer
 
 
-def test_an_image_is_whatever_holds_one(
-    url: str, digit_pngs: list[tuple[bytes, str]], tmp_path: Path
-) -> None:
+def test_an_image_is_whatever_holds_one(url, digit_pngs, tmp_path):
     png = digit_pngs[0][0]
     file = tmp_path / "digit.png"
     file.write_bytes(png)
@@ -118,9 +111,7 @@ def test_an_image_is_whatever_holds_one(
             assert answer == expected
 
 
-def test_a_batch_gives_one_answer_or_error_an_image_in_order(
-    url: str, digit_pngs: list[tuple[bytes, str]], tmp_path: Path
-) -> None:
+def test_a_batch_gives_one_answer_or_error_an_image_in_order(url, digit_pngs, tmp_path):
     images: list[bytes | Path] = [picture for picture, _ in digit_pngs[:12]]
     images[3:3] = [b"no picture", tmp_path / "missing.png"]
     with Client(url) as client:
@@ -173,19 +164,13 @@ def test_what_is_no_service_is_told() -> None:
 
 
 @pytest.fixture
-def crowded(
-    app_settings: Settings,
-    serve_app: Callable[..., AbstractContextManager[httpx.Client]],
-    tmp_path: Path,
-) -> Any:
+def crowded(app_settings, serve_app, tmp_path) -> Any:
     """A service that takes one picture at a time."""
     changes = {"queue_size": 1, "state_dir": tmp_path}
     return serve_app(create_app(app_settings.model_copy(update=changes)))
 
 
-def test_an_overloaded_service_is_asked_again_after_its_retry_after(
-    crowded: AbstractContextManager[httpx.Client], digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_an_overloaded_service_is_asked_again_after_its_retry_after(crowded, digit_pngs):
     pictures = [picture for picture, _ in digit_pngs[:16]]
     with crowded as http:
         url = str(http.base_url)
@@ -204,9 +189,7 @@ def test_an_overloaded_service_is_asked_again_after_its_retry_after(
     assert {error.code for error in errors} == {"overloaded"}
 
 
-def test_a_restart_goes_unnoticed(
-    run_server: Any, tiny_bundle_dir: Path, tmp_path: Path, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_a_restart_goes_unnoticed(run_server, tiny_bundle_dir, tmp_path, digit_pngs):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     picture = digit_pngs[0][0]
@@ -222,11 +205,7 @@ def test_a_restart_goes_unnoticed(
 
 
 @pytest.fixture(scope="module")
-def auditing(
-    app_settings: Settings,
-    serve_app: Callable[..., AbstractContextManager[httpx.Client]],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[httpx.Client]:
+def auditing(app_settings, serve_app, tmp_path_factory) -> Iterator[httpx.Client]:
     """A service whose audits are nobody else's."""
     changes = {"state_dir": tmp_path_factory.mktemp("state"), "worker_priority": "normal"}
     with serve_app(create_app(app_settings.model_copy(update=changes))) as http:
@@ -235,7 +214,6 @@ def auditing(
 
 @pytest.fixture
 def key(app_settings: Settings) -> str:
-    assert app_settings.admin_token is not None
     return app_settings.admin_token.get_secret_value()
 
 

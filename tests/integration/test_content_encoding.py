@@ -37,9 +37,7 @@ def form(png: bytes, count: int = 1) -> tuple[bytes, str]:
 
 
 @pytest.mark.parametrize("encoding", CODED)
-def test_compressed_bodies_are_what_they_were(
-    app_client: httpx.Client, digit_pngs: list[tuple[bytes, str]], encoding: str
-) -> None:
+def test_compressed_bodies_are_what_they_were(app_client, digit_pngs, encoding):
     png, label = digit_pngs[0]
     coding = {"Content-Encoding": encoding}
 
@@ -60,9 +58,7 @@ def test_compressed_bodies_are_what_they_were(
     assert post("/v2/repository/index", b'{"ready": true}', "application/json")
 
 
-def test_bodies_in_chunks_and_gzip_in_members(
-    app_client: httpx.Client, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_bodies_in_chunks_and_gzip_in_members(app_client, digit_pngs):
     png, label = digit_pngs[0]
     members = gzip.compress(png[:100]) + gzip.compress(b"") + gzip.compress(png[100:])
     for encoding, body in (
@@ -78,9 +74,7 @@ def test_bodies_in_chunks_and_gzip_in_members(
     "encoding", ["br", "zstd", "compress", "gzip, gzip", "deflate, gzip", "aes128gcm", "x" * 5000]
 )
 @pytest.mark.parametrize("path", ["/v1/classify", "/v1/denoise", INFER])
-def test_other_codings_are_refused_by_name(
-    app_client: httpx.Client, path: str, encoding: str
-) -> None:
+def test_other_codings_are_refused_by_name(app_client, path, encoding):
     headers = PNG_TYPE | {"Content-Encoding": encoding}
     response = app_client.post(path, content=b"anything", headers=headers)
     assert response.status_code == 415
@@ -110,9 +104,7 @@ GZIPPED = gzip.compress(b"x" * 1000)
         ("deflate", b"\xff\xff"),
     ],
 )
-def test_what_is_not_compressed_as_it_says_is_told(
-    app_client: httpx.Client, encoding: str, body: bytes
-) -> None:
+def test_what_is_not_compressed_as_it_says_is_told(app_client, encoding, body):
     headers = PNG_TYPE | {"Content-Encoding": encoding}
     response = app_client.post("/v1/classify", content=body, headers=headers)
     assert (response.status_code, response.json()["code"]) == (400, "content_encoding_invalid")
@@ -139,12 +131,8 @@ def test_an_empty_body_is_empty_in_any_coding(app_client: httpx.Client) -> None:
 @pytest.mark.parametrize("field", ["Content-Transfer-Encoding", "Content-Encoding"])
 @pytest.mark.parametrize(("value", "status"), [("binary", 200), ("8bit", 200), ("base64", 415)])
 def test_parts_that_are_encoded_by_themselves_are_refused_by_name(
-    app_client: httpx.Client,
-    digit_pngs: list[tuple[bytes, str]],
-    field: str,
-    value: str,
-    status: int,
-) -> None:
+    app_client, digit_pngs, field, value, status
+):
     for path in ("/v1/classify", "/v1/classify/batch", "/v1/admin/datasets"):
         part = ("a.png", digit_pngs[0][0], "image/png", {field: value})
         response = app_client.post(path, files={"file": part}, headers=ADMIN)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
@@ -24,12 +25,12 @@ Digits = list[tuple[bytes, str]]
 
 
 @pytest.fixture(scope="module")
-def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def state_dir(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("datasets")
 
 
 @pytest.fixture(scope="module")
-def audits(audit_service: Any, tiny_bundle_dir: Path, state_dir: Path) -> Iterator[Any]:
+def audits(audit_service, tiny_bundle_dir, state_dir) -> Iterator[Any]:
     """A client of one service for the whole file."""
     with audit_service(
         tiny_bundle_dir, state_dir, max_dataset_bytes=MAX_BYTES, max_datasets_bytes=2 * MAX_BYTES,
@@ -55,8 +56,8 @@ def arrays(count: int) -> bytes:
 
 
 def test_an_uploaded_set_is_audited_over_a_restart_and_cannot_vanish_before(
-    audit_service: Any, tiny_bundle_dir: Path, tmp_path: Path, digit_pngs: Digits
-) -> None:
+    audit_service, tiny_bundle_dir, tmp_path, digit_pngs
+):
     with audit_service(tiny_bundle_dir, tmp_path) as audits:
         answer = audits.http.post(
             DATASETS, params={"model": "mnist"}, files={"file": folders(digit_pngs[:6])}
@@ -83,7 +84,7 @@ def test_an_uploaded_set_is_audited_over_a_restart_and_cannot_vanish_before(
     assert list((tmp_path / "datasets").iterdir()) == []
 
 
-def test_sets_are_listed_and_kept_once(audits: Any) -> None:
+def test_sets_are_listed_and_kept_once(audits):
     data = arrays(20)
     first = audits.http.post(DATASETS, content=data, headers=ZIP)
     assert first.status_code == 201, first.text
@@ -118,9 +119,7 @@ def test_sets_are_listed_and_kept_once(audits: Any) -> None:
         ({"content": b"", "headers": ZIP, "params": {"model": "no"}}, 404, "model_unknown"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_kept_is_refused_and_leaves_nothing(
-    audits: Any, state_dir: Path, send: dict[str, Any], status: int, code: str
-) -> None:
+def test_what_cannot_be_kept_is_refused_and_leaves_nothing(audits, state_dir, send, status, code):
     answer = audits.http.post(DATASETS, **send)
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert answer.headers["Content-Type"] == "application/problem+json"
@@ -128,7 +127,7 @@ def test_what_cannot_be_kept_is_refused_and_leaves_nothing(
     assert list((state_dir / "datasets").iterdir()) == []
 
 
-def test_the_disk_space_for_all_sets_is_bounded(audits: Any) -> None:
+def test_the_disk_space_for_all_sets_is_bounded(audits):
     kept = [audits.http.post(DATASETS, content=arrays(count), headers=ZIP) for count in (350, 351)]
     assert [answer.status_code for answer in kept] == [201, 201]
     full = audits.http.post(DATASETS, content=arrays(352), headers=ZIP)
@@ -138,9 +137,7 @@ def test_the_disk_space_for_all_sets_is_bounded(audits: Any) -> None:
     assert audits.http.post(DATASETS, content=arrays(352), headers=ZIP).status_code == 201
 
 
-def test_whoever_leaves_while_an_upload_is_checked_frees_the_place(
-    audits: Any, state_dir: Path, wait_until: Any
-) -> None:
+def test_whoever_leaves_while_an_upload_is_checked_frees_the_place(audits, state_dir):
     before = set((state_dir / "datasets").iterdir())
     body = arrays(4)
     address = urlsplit(str(audits.http.base_url))
@@ -153,17 +150,15 @@ def test_whoever_leaves_while_an_upload_is_checked_frees_the_place(
         leaving.sendall(head.encode() + body)
         worker = audits.worker()
         command = Path(f"/proc/{worker}/cmdline")
-        wait_until(lambda: b"worker_main" in command.read_bytes())  # it was forked a moment ago
+        until(lambda: b"worker_main" in command.read_bytes())  # it was forked a moment ago
         assert os.getpriority(os.PRIO_PROCESS, worker) == os.getpriority(os.PRIO_PROCESS, 0)
         os.kill(worker, signal.SIGSTOP)  # it would take for ever
-    wait_until(lambda: not audits.workers())
-    wait_until(lambda: set((state_dir / "datasets").iterdir()) == before)
-    wait_until(lambda: audits.http.post(DATASETS, content=b"", headers=ZIP).status_code == 422)
+    until(lambda: not audits.workers())
+    until(lambda: set((state_dir / "datasets").iterdir()) == before)
+    until(lambda: audits.http.post(DATASETS, content=b"", headers=ZIP).status_code == 422)
 
 
-def test_an_upload_that_hangs_or_breaks_off_leaves_nothing(
-    audits: Any, state_dir: Path, wait_until: Any
-) -> None:
+def test_an_upload_that_hangs_or_breaks_off_leaves_nothing(audits, state_dir):
     before = set((state_dir / "datasets").iterdir())
     address = urlsplit(str(audits.http.base_url))
     with socket.create_connection((address.hostname, address.port)) as hanging:
@@ -172,12 +167,10 @@ def test_an_upload_that_hangs_or_breaks_off_leaves_nothing(
             f"Authorization: {audits.http.headers['Authorization']}\r\nContent-Length: 1000\r\n\r\n"
         )
         hanging.sendall(head.encode() + b"PK")
-        wait_until(lambda: set((state_dir / "datasets").iterdir()) != before)
+        until(lambda: set((state_dir / "datasets").iterdir()) != before)
         busy = audits.http.post(DATASETS, content=arrays(3), headers=ZIP)
         assert (busy.status_code, busy.json()["code"]) == (429, "upload_busy")
         assert audits.http.get("/readyz").status_code == 200
-    wait_until(lambda: set((state_dir / "datasets").iterdir()) == before)
+    until(lambda: set((state_dir / "datasets").iterdir()) == before)
     # Its folder is gone a moment before the next upload is taken.
-    wait_until(
-        lambda: audits.http.post(DATASETS, content=arrays(3), headers=ZIP).status_code == 201
-    )
+    until(lambda: audits.http.post(DATASETS, content=arrays(3), headers=ZIP).status_code == 201)

@@ -6,47 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import torch
 
-from fend.bundles import load_bundle, read_manifest, save_bundle
-from fend.models.architectures.unet import ResidualUNet
+from fend.bundles import read_manifest
 
 REQUESTS = 1000
 CONNECTIONS = 64
 ADMIN = "/v1/admin/models"
-Serve = Callable[..., AbstractContextManager[Any]]
-
-
-@pytest.fixture
-def models_dir(tiny_bundle_dir: Path, tmp_path: Path) -> Path:
-    """The tiny bundle, and in `versions` another one with other answers."""
-    folder = tmp_path / "models"
-    shutil.copytree(tiny_bundle_dir / "mnist", folder / "mnist")
-    old = load_bundle(folder / "mnist")
-    torch.manual_seed(7)
-    denoiser = ResidualUNet(width=4)
-    with torch.no_grad():
-        denoiser.last.weight.normal_(0, 0.2)
-    content = old.manifest.content
-    save_bundle(
-        folder / "mnist" / "versions" / "new",
-        name="mnist",
-        input_spec=content.input,
-        labels=content.labels,
-        denoiser=("residual-unet", {"width": 4}, denoiser),
-        classifier=("paper-lenet", {}, old.defence.classifier),
-        suspicion=content.suspicion,
-        about={},
-        card="# Another\n",
-    )
-    return folder
 
 
 def versions(models_dir: Path) -> tuple[str, str]:
@@ -70,9 +40,7 @@ def activate(client: httpx.Client, version: str) -> httpx.Response:
     return client.post(f"{ADMIN}/mnist/activate", json={"version": version})
 
 
-def test_swaps_under_load_lose_and_mix_nothing(
-    run_server: Serve, models_dir: Path, tmp_path: Path, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_swaps_under_load_lose_and_mix_nothing(run_server, models_dir, tmp_path, digit_pngs):
     old, new = versions(models_dir)
     pngs = [png for png, _ in digit_pngs]
     with run_server(models_dir, tmp_path / "state") as server, admin(server) as client:
@@ -128,9 +96,7 @@ async def _load(
     return seen
 
 
-def test_a_broken_version_changes_nothing(
-    run_server: Serve, models_dir: Path, tmp_path: Path, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_a_broken_version_changes_nothing(run_server, models_dir, tmp_path, digit_pngs):
     old, new = versions(models_dir)
     weights = models_dir / "mnist" / "versions" / "new" / "denoiser.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
@@ -143,9 +109,7 @@ def test_a_broken_version_changes_nothing(
         assert classify(client, digit_pngs[0][0]).json()["model"]["version"] == old
 
 
-def test_roll_back_unload_and_restart(
-    run_server: Serve, models_dir: Path, tmp_path: Path, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_roll_back_unload_and_restart(run_server, models_dir, tmp_path, digit_pngs):
     old, new = versions(models_dir)
     png = digit_pngs[0][0]
     _copy_as(models_dir, "other")
@@ -176,9 +140,7 @@ def test_roll_back_unload_and_restart(
         assert httpx.get(f"{server.base_url}{ADMIN}").status_code == 401
 
 
-def test_what_serves_comes_back_as_it_was(
-    run_server: Serve, models_dir: Path, tmp_path: Path
-) -> None:
+def test_what_serves_comes_back_as_it_was(run_server, models_dir, tmp_path):
     old, new = versions(models_dir)
     with run_server(models_dir, tmp_path / "state") as server, admin(server) as client:
         assert activate(client, new).status_code == 200
@@ -190,9 +152,7 @@ def test_what_serves_comes_back_as_it_was(
         assert client.post(f"{ADMIN}/mnist/rollback").json()["active"] == old
 
 
-def test_with_every_model_unloaded_it_is_not_ready(
-    run_server: Serve, models_dir: Path, tmp_path: Path
-) -> None:
+def test_with_every_model_unloaded_it_is_not_ready(run_server, models_dir, tmp_path):
     old, _ = versions(models_dir)
     with run_server(models_dir, tmp_path / "state") as server, admin(server) as client:
         client.post(f"{ADMIN}/mnist/unload")
@@ -208,9 +168,7 @@ def test_with_every_model_unloaded_it_is_not_ready(
         assert client.get("/readyz").status_code == 200
 
 
-def test_a_bundle_that_is_added_serves_at_once(
-    run_server: Serve, models_dir: Path, tmp_path: Path, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_a_bundle_that_is_added_serves_at_once(run_server, models_dir, tmp_path, digit_pngs):
     """A further version and a new model, by the command, into a running service."""
     old, new = versions(models_dir)
     shutil.move(models_dir / "mnist" / "versions" / "new", tmp_path / "new")
@@ -248,8 +206,8 @@ def test_a_bundle_that_is_added_serves_at_once(
 
 
 def test_a_repaired_bundle_is_loaded_without_a_restart(
-    run_server: Serve, models_dir: Path, tmp_path: Path, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+    run_server, models_dir, tmp_path, digit_pngs
+):
     _copy_as(models_dir, "other")
     weights = models_dir / "other" / "denoiser.safetensors"
     whole = weights.read_bytes()
@@ -264,9 +222,7 @@ def test_a_repaired_bundle_is_loaded_without_a_restart(
         assert classify(client, png, "other").status_code == 200
 
 
-def test_limits_of_one_model(
-    run_server: Serve, models_dir: Path, tmp_path: Path, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_limits_of_one_model(run_server, models_dir, tmp_path, digit_pngs):
     _copy_as(models_dir, "other")
     limits = {"other": {"queue_size": 2, "max_batch": 1, "request_timeout_s": 5}}
     files = [("file", ("x.png", digit_pngs[0][0], "image/png"))] * 3
@@ -282,9 +238,7 @@ def test_limits_of_one_model(
         assert client.post("/v1/classify/batch", files=files).status_code == 200
 
 
-def test_limits_for_a_model_that_there_is_not_end_the_start(
-    models_dir: Path, tmp_path: Path
-) -> None:
+def test_limits_for_a_model_that_there_is_not_end_the_start(models_dir, tmp_path):
     environment = os.environ | {"FEND_MODEL_LIMITS": '{"nobody": {"queue_size": 2}}'}
     done = subprocess.run(
         [sys.executable, "-m", "service", "--models-dir", models_dir, "--state-dir", tmp_path,

@@ -7,31 +7,27 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from waiting import until
 
 from service.cli import EXIT_CODES, STARTUP_FAILURE
 
 PNG_TYPE = {"Content-Type": "image/png"}
-Digits = list[tuple[bytes, str]]
-RunServer = Callable[..., AbstractContextManager[Any]]
 
 
 def test_sigterm_stops_readiness_at_once_serves_on_and_ends_well(
-    run_server: RunServer, tiny_bundle_dir: Path, tmp_path: Path, digit_pngs: Digits
-) -> None:
+    run_server, tiny_bundle_dir, tmp_path, digit_pngs
+):
     data, label = digit_pngs[0]
     with run_server(tiny_bundle_dir, tmp_path, drain_delay_s=2) as server:
         assert server.token not in server.output()
         server.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: httpx.get(f"{server.base_url}/readyz").status_code == 503)
+        until(lambda: httpx.get(f"{server.base_url}/readyz").status_code == 503)
         assert httpx.get(f"{server.base_url}/readyz").json()["code"] == "draining"
         # New connections are still served: this is what the delay is for.
         served = httpx.post(f"{server.base_url}/v1/classify", content=data, headers=PNG_TYPE)
@@ -43,8 +39,8 @@ def test_sigterm_stops_readiness_at_once_serves_on_and_ends_well(
 
 
 def test_a_request_in_flight_is_finished_before_the_end(
-    run_server: RunServer, tiny_bundle_dir: Path, tmp_path: Path, digit_pngs: Digits
-) -> None:
+    run_server, tiny_bundle_dir, tmp_path, digit_pngs
+):
     data, label = digit_pngs[0]
     with run_server(tiny_bundle_dir, tmp_path, drain_delay_s=0) as server:
         host, port = server.base_url.removeprefix("http://").split(":")
@@ -56,7 +52,7 @@ def test_a_request_in_flight_is_finished_before_the_end(
             connection.sendall(head.encode() + data[:100])
             time.sleep(0.3)  # let the server take the request up
             server.process.send_signal(signal.SIGTERM)
-            wait_for(lambda: not _accepts(host, int(port)))
+            until(lambda: not _accepts(host, int(port)))
             connection.sendall(data[100:])
             response = b"".join(iter(lambda: connection.recv(65536), b""))
         assert response.startswith(b"HTTP/1.1 200"), response
@@ -64,7 +60,7 @@ def test_a_request_in_flight_is_finished_before_the_end(
         assert server.process.wait(30) == 0
 
 
-def test_each_request_is_one_json_line_without_secrets(live_server: Any) -> None:
+def test_each_request_is_one_json_line_without_secrets(live_server):
     headers = {"Authorization": f"Bearer {live_server.token}", "X-Request-ID": "my-id.1"}
     response = httpx.get(f"{live_server.base_url}/v1/models/nobody", headers=headers)
     assert response.headers["x-request-id"] == "my-id.1"
@@ -76,14 +72,14 @@ def test_each_request_is_one_json_line_without_secrets(live_server: Any) -> None
         lines.extend(json.loads(line) for line in written.splitlines() if line[0] == "{")
         return any(line.get("request_id") == "my-id.1" for line in lines)
 
-    wait_for(logged)
+    until(logged)
     [line] = [line for line in lines if line.get("request_id") == "my-id.1"]
     assert (line["route"], line["status"]) == ("/v1/models/{name}", 404)
     assert line["code"] == "model_unknown"
     assert line["duration_ms"] > 0
 
 
-def test_torchvision_and_training_are_never_imported(tiny_bundle_dir: Path, tmp_path: Path) -> None:
+def test_torchvision_and_training_are_never_imported(tiny_bundle_dir, tmp_path):
     script = """
 import asyncio, sys
 from pathlib import Path
@@ -102,8 +98,8 @@ print([name for name in sys.modules if name.split(".")[0] in ("torchvision", "tr
 
 @pytest.mark.parametrize(("code", "exit_code"), EXIT_CODES.items())
 def test_a_failed_start_is_one_clear_line_and_an_exit_code_of_its_own(
-    code: str, exit_code: int, tiny_bundle_dir: Path, tmp_path: Path
-) -> None:
+    code, exit_code, tiny_bundle_dir, tmp_path
+):
     used_state = tmp_path / "a file"
     used_state.touch()
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -132,7 +128,7 @@ def test_every_exit_code_is_documented() -> None:
     assert codes == sorted({0, 1, STARTUP_FAILURE, *EXIT_CODES.values()})
 
 
-def test_a_generated_token_is_shown_once_and_works(tiny_bundle_dir: Path, tmp_path: Path) -> None:
+def test_a_generated_token_is_shown_once_and_works(tiny_bundle_dir, tmp_path):
     command = [sys.executable, "-m", "service", "--port", "0", "--models-dir", tiny_bundle_dir]
     with subprocess.Popen(
         command,
@@ -142,7 +138,6 @@ def test_a_generated_token_is_shown_once_and_works(tiny_bundle_dir: Path, tmp_pa
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stderr is not None
         block = [process.stderr.readline() for _ in range(3)]
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
@@ -162,14 +157,6 @@ def start(command: list[str], cwd: Path | None = None) -> subprocess.CompletedPr
     return subprocess.run(
         command, cwd=cwd, env=clean_environment(), capture_output=True, text=True, timeout=60
     )
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        threading.Event().wait(0.05)
-    raise AssertionError("it did not happen in time")
 
 
 def _accepts(host: str, port: int) -> bool:

@@ -1,27 +1,20 @@
 """Behind a proxy's prefix, under names of its own, and asked by pages of other origins."""
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from fend.client import Client
 from service.app import create_app
-from service.settings import Settings
 
 KEY = {"Authorization": "Bearer a-token-for-tests"}
 
 
 @pytest.fixture(scope="module")
-def http(
-    app_settings: Settings,
-    serve_app: Callable[[FastAPI], AbstractContextManager[httpx.Client]],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[httpx.Client]:
+def http(app_settings, serve_app, tmp_path_factory) -> Iterator[httpx.Client]:
     changes = {
         "root_path": "/fend",
         "cors_origins": ("https://app.example",),
@@ -33,9 +26,7 @@ def http(
 
 
 @pytest.mark.parametrize("left", ["", "/fend", "/fend/fend"])
-def test_a_prefix_may_be_left_on_or_taken_off(
-    http: httpx.Client, left: str, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_a_prefix_may_be_left_on_or_taken_off(http, left, digit_pngs):
     png, label = digit_pngs[0]
     answer = http.post(f"{left}/v1/classify", content=png, headers={"Content-Type": "image/png"})
     assert answer.json()["label"] == label
@@ -85,9 +76,7 @@ def asked_by(http: httpx.Client, origin: str, **more: str) -> Any:
     return http.options("/v1/classify", headers=headers)
 
 
-def test_pages_of_the_named_origins_may_ask_and_no_others(
-    http: httpx.Client, app_client: httpx.Client
-) -> None:
+def test_pages_of_the_named_origins_may_ask_and_no_others(http, app_client):
     good, other = "https://app.example", "https://evil.example"
     allowed = asked_by(http, good)
     assert allowed.status_code == 200

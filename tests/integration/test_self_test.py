@@ -37,9 +37,7 @@ def test_an_honest_model_is_not_accused(findings: dict[str, ControlResult], name
     assert finding.honest
 
 
-def test_a_wrapped_classifier_is_as_weak_as_the_one_inside(
-    findings: dict[str, ControlResult],
-) -> None:
+def test_a_wrapped_classifier_is_as_weak_as_the_one_inside(findings):
     alone = findings[UNSECURED.name].report
     for name in ("gradient-killer", "cut-graph", "nan-gradient", "scaled-logits"):
         finding = findings[name]
@@ -48,9 +46,7 @@ def test_a_wrapped_classifier_is_as_weak_as_the_one_inside(
         assert finding.true_accuracy < 0.5 * alone.clean.defended.accuracy
 
 
-def test_an_auditor_that_does_not_look_would_be_caught(
-    tiny_bundle_dir: Path, tmp_path: Path
-) -> None:
+def test_an_auditor_that_does_not_look_would_be_caught(tiny_bundle_dir, tmp_path):
     """One attack and no sanity checks: the control keeps every answer and must not pass."""
     bundle = load_bundle(tiny_bundle_dir / "mnist")
     [killer] = [control for control in CONTROLS if control.name == "gradient-killer"]
@@ -72,9 +68,7 @@ def test_an_auditor_that_does_not_look_would_be_caught(
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
-def test_a_control_is_a_bundle_like_any_other(
-    tiny_bundle_dir: Path, tmp_path: Path, control
-) -> None:
+def test_a_control_is_a_bundle_like_any_other(tiny_bundle_dir, tmp_path, control):
     bundle = load_bundle(tiny_bundle_dir / "mnist")
     loaded = load_bundle(save_control(bundle, control, tmp_path))
     pixels = load(DIGITS, None).pixels(slice(0, 50))
@@ -93,11 +87,8 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 
 def test_the_command_ends_with_1_and_says_which_model_came_out_wrong(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tiny_bundle_dir: Path,
-    tmp_path: Path,
-) -> None:
+    monkeypatch, capsys, tiny_bundle_dir, tmp_path
+):
     """A control is given as the honest bundle, and is rightly accused."""
     bundle = load_bundle(tiny_bundle_dir / "mnist")
     folder = save_control(bundle, CONTROLS[0], tmp_path)

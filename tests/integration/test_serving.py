@@ -4,10 +4,7 @@ import base64
 import io
 import re
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,20 +12,17 @@ import pytest
 import torch
 from fastapi import FastAPI
 from PIL import Image
+from small_bundles import save_like
+from waiting import until
 
-from fend.bundles import load_bundle, save_bundle
+from fend.bundles import load_bundle
 from fend.images import decode
 from service.app import create_app
-from service.settings import Settings
 
-Serve = Callable[[FastAPI], AbstractContextManager[httpx.Client]]
-Digits = list[tuple[bytes, str]]
 PNG_TYPE = {"Content-Type": "image/png"}
 
 
-def test_the_answer_is_the_bundles_own(
-    app_client: httpx.Client, tiny_bundle_dir: Path, digit_pngs: Digits
-) -> None:
+def test_the_answer_is_the_bundles_own(app_client, tiny_bundle_dir, digit_pngs):
     bundle = load_bundle(tiny_bundle_dir / "mnist")
     data, label = digit_pngs[3]
     pixels = decode(data, bundle.manifest.content.input).pixels
@@ -58,9 +52,7 @@ def test_the_answer_is_the_bundles_own(
     assert "denoised" not in body
 
 
-def test_form_raw_body_and_tensor_give_the_same_answer(
-    app_client: httpx.Client, digit_pngs: Digits
-) -> None:
+def test_form_raw_body_and_tensor_give_the_same_answer(app_client, digit_pngs):
     data, _ = digit_pngs[5]
     image = Image.open(io.BytesIO(data))
     rows = [[image.getpixel((x, y)) / 255 for x in range(28)] for y in range(28)]
@@ -74,7 +66,7 @@ def test_form_raw_body_and_tensor_give_the_same_answer(
     assert raw == form == grey == planes
 
 
-def test_a_photo_like_upload_says_what_was_done_to_it(app_client: httpx.Client) -> None:
+def test_a_photo_like_upload_says_what_was_done_to_it(app_client):
     image = Image.new("L", (200, 100), 250)
     image.paste(20, (90, 20, 105, 80))  # a dark stroke on paper
     file = io.BytesIO()
@@ -90,9 +82,7 @@ def test_a_photo_like_upload_says_what_was_done_to_it(app_client: httpx.Client) 
     }
 
 
-def test_the_denoised_image_is_the_same_on_both_routes(
-    app_client: httpx.Client, digit_pngs: Digits
-) -> None:
+def test_the_denoised_image_is_the_same_on_both_routes(app_client, digit_pngs):
     data, _ = digit_pngs[0]
     png = app_client.post("/v1/denoise", content=data, headers=PNG_TYPE)
     assert png.headers["content-type"] == "image/png"
@@ -105,9 +95,7 @@ def test_the_denoised_image_is_the_same_on_both_routes(
     assert url == "data:image/png;base64," + base64.b64encode(png.content).decode()
 
 
-def test_each_answer_equals_its_solo_answer_under_64_concurrent_requests(
-    app_client: httpx.Client, digit_pngs: Digits
-) -> None:
+def test_each_answer_equals_its_solo_answer_under_64_concurrent_requests(app_client, digit_pngs):
     def classify(data: bytes) -> list[float]:
         response = app_client.post("/v1/classify?top_k=10", content=data, headers=PNG_TYPE)
         body = response.json()
@@ -158,23 +146,13 @@ def occupy(pool: ThreadPoolExecutor, client: httpx.Client, bodies: list[bytes]) 
         return pool.submit(client.post, "/v1/classify", content=body, headers=PNG_TYPE)
 
     sent = [send(bodies[0])]
-    wait_for(lambda: metric(client, "fend_inference_queue_seconds_count") == 1)
+    until(lambda: metric(client, "fend_inference_queue_seconds_count") == 1)
     sent += [send(body) for body in bodies[1:]]
-    wait_for(lambda: waiting(client) == len(bodies) - 1)
+    until(lambda: waiting(client) == len(bodies) - 1)
     return sent
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        threading.Event().wait(0.05)
-    raise AssertionError("it did not happen in time")
-
-
-def test_overload_is_refused_with_retry_after_and_passes(
-    app_settings: Settings, serve_app: Serve, digit_pngs: Digits
-) -> None:
+def test_overload_is_refused_with_retry_after_and_passes(app_settings, serve_app, digit_pngs):
     app = create_app(app_settings.model_copy(update={"queue_size": 4}))
     data, _ = digit_pngs[0]
     with serve_app(app) as client, ThreadPoolExecutor(5) as pool:
@@ -194,9 +172,7 @@ def test_overload_is_refused_with_retry_after_and_passes(
         )
 
 
-def test_a_late_answer_is_a_504_and_its_work_is_dropped(
-    app_settings: Settings, serve_app: Serve, digit_pngs: Digits
-) -> None:
+def test_a_late_answer_is_a_504_and_its_work_is_dropped(app_settings, serve_app, digit_pngs):
     app = create_app(app_settings.model_copy(update={"request_timeout_s": 0.3}))
     data, _ = digit_pngs[0]
     with serve_app(app) as client, ThreadPoolExecutor(3) as pool:
@@ -211,7 +187,7 @@ def test_a_late_answer_is_a_504_and_its_work_is_dropped(
             held.release()
         assert {response.status_code for response in late} == {504}
         assert {response.json()["code"] for response in late} == {"deadline_exceeded"}
-        wait_for(lambda: waiting(client) == 0)
+        until(lambda: waiting(client) == 0)
         counts = re.findall(r"fend_predictions_total\{.*\} (.*)", client.get("/metrics").text)
         assert counts
         assert set(counts) == {"0.0"}
@@ -223,8 +199,8 @@ def test_a_late_answer_is_a_504_and_its_work_is_dropped(
 
 
 def test_a_caller_who_leaves_is_dropped_and_the_others_are_answered(
-    app_settings: Settings, serve_app: Serve, digit_pngs: Digits
-) -> None:
+    app_settings, serve_app, digit_pngs
+):
     app = create_app(app_settings)
     with serve_app(app) as client, ThreadPoolExecutor(8) as pool:
         held = HeldThread(app)
@@ -233,7 +209,7 @@ def test_a_caller_who_leaves_is_dropped_and_the_others_are_answered(
             leaver = httpx.Client(base_url=client.base_url, timeout=0.5)
             with leaver, pytest.raises(httpx.ReadTimeout):
                 leaver.post("/v1/classify", content=digit_pngs[9][0], headers=PNG_TYPE)
-            wait_for(lambda: 'reason="client_gone"} 1.0' in client.get("/metrics").text)
+            until(lambda: 'reason="client_gone"} 1.0' in client.get("/metrics").text)
         finally:
             held.release()
         answers = [future.result().json() for future in kept]
@@ -243,8 +219,8 @@ def test_a_caller_who_leaves_is_dropped_and_the_others_are_answered(
 
 
 def test_a_model_that_computes_nan_answers_with_a_problem_and_is_not_ready(
-    app_settings: Settings, serve_app: Serve, digit_pngs: Digits
-) -> None:
+    app_settings, serve_app, digit_pngs
+):
     app = create_app(app_settings)
     with serve_app(app) as client:
         model = app.state.services.repository.get(None)
@@ -252,31 +228,15 @@ def test_a_model_that_computes_nan_answers_with_a_problem_and_is_not_ready(
             model.bundle.defence.classifier.head[-1].bias.fill_(float("nan"))
         response = client.post("/v1/classify", content=digit_pngs[0][0], headers=PNG_TYPE)
         assert response.json()["code"] == "answer_not_finite"
-        wait_for(lambda: client.get("/readyz").status_code == 503)
+        until(lambda: client.get("/readyz").status_code == 503)
         assert client.get("/readyz").json()["code"] == "not_ready"
         assert client.get("/livez").status_code == 200
 
 
 def test_the_only_model_answers_who_names_none(
-    serve_app: Serve,
-    app_settings: Settings,
-    tiny_bundle_dir: Path,
-    tmp_path: Path,
-    digit_pngs: Digits,
-) -> None:
-    bundle = load_bundle(tiny_bundle_dir / "mnist")
-    content = bundle.manifest.content
-    save_bundle(
-        tmp_path / "models" / "mine",
-        name="mine",
-        input_spec=content.input,
-        labels=content.labels,
-        denoiser=("residual-unet", {"width": 4}, bundle.defence.denoiser),
-        classifier=("paper-lenet", {}, bundle.defence.classifier),
-        suspicion=content.suspicion,
-        about={},
-        card="# Mine\n",
-    )
+    serve_app, app_settings, tiny_bundle_dir, tmp_path, digit_pngs
+):
+    save_like(tiny_bundle_dir / "mnist", tmp_path / "models" / "mine")
     folders = {"models_dir": tmp_path / "models", "state_dir": tmp_path / "state"}
     data, label = digit_pngs[3]
 

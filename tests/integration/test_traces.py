@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -66,13 +65,8 @@ def request_lines(output: str) -> list[dict[str, Any]]:
 
 
 def test_a_request_is_one_trace_with_its_steps(
-    run_server: Any,
-    collector: Collector,
-    tiny_bundle_dir: Path,
-    tmp_path: Path,
-    digit_pngs: list[tuple[bytes, str]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    run_server, collector, tiny_bundle_dir, tmp_path, digit_pngs, monkeypatch
+):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test")
     headers = {"Content-Type": "image/png", "traceparent": f"00-{TRACE_ID}-{PARENT_ID}-01"}
@@ -104,9 +98,7 @@ def test_a_request_is_one_trace_with_its_steps(
     assert [line["trace_id"] for line in logged if line["route"] == "/v1/classify"] == [TRACE_ID]
 
 
-def test_without_a_collector_there_are_none(
-    live_server: Any, digit_pngs: list[tuple[bytes, str]]
-) -> None:
+def test_without_a_collector_there_are_none(live_server, digit_pngs):
     headers = {"Content-Type": "image/png", "traceparent": f"00-{TRACE_ID}-{PARENT_ID}-01"}
     url = f"{live_server.base_url}/v1/classify"
     assert httpx.post(url, content=digit_pngs[0][0], headers=headers).status_code == 200
@@ -118,12 +110,8 @@ def test_without_a_collector_there_are_none(
 
 
 def test_a_collector_that_is_gone_stops_nothing(
-    run_server: Any,
-    tiny_bundle_dir: Path,
-    tmp_path: Path,
-    digit_pngs: list[tuple[bytes, str]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    run_server, tiny_bundle_dir, tmp_path, digit_pngs, monkeypatch
+):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("OTEL_BSP_EXPORT_TIMEOUT", "1000")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")

@@ -9,8 +9,7 @@ import sys
 import tarfile
 import venv
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -113,9 +112,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(
-    serve: Path, empty: Path, run_server: Callable[..., AbstractContextManager[Any]]
-) -> Iterator[Any]:
+def server(serve, empty, run_server) -> Iterator[Any]:
     """`fend serve` in an empty folder."""
     command = (serve / "fend", "serve")
     with run_server(None, None, command=command, cwd=empty, worker_priority="normal") as live:
@@ -129,9 +126,7 @@ def picture(empty: Path, digit_pngs: list[tuple[bytes, str]]) -> Path:
     return file
 
 
-def test_the_wheel_serves_and_classifies_in_an_empty_folder(
-    serve: Path, server: Any, empty: Path, picture: Path
-) -> None:
+def test_the_wheel_serves_and_classifies_in_an_empty_folder(serve, server, empty, picture):
     said = ""
     while "state" not in said:
         said += server.lines.get(timeout=60)
@@ -153,9 +148,7 @@ def test_the_wheel_serves_and_classifies_in_an_empty_folder(
         (empty / "models").rmdir()
 
 
-def test_the_base_install_talks_to_it_without_torch(
-    base: Path, server: Any, empty: Path, picture: Path
-) -> None:
+def test_the_base_install_talks_to_it_without_torch(base, server, empty, picture):
     def fend(*arguments: str | Path) -> str:
         done = run(base / "fend", *arguments, cwd=empty, FEND_ADMIN_TOKEN=server.token)
         assert done.returncode == 0, done.stderr
@@ -189,9 +182,7 @@ def test_the_base_install_talks_to_it_without_torch(
         ("protect mine:net --identity", "train"),
     ],
 )
-def test_a_command_names_the_extra_that_it_needs(
-    base: Path, tmp_path: Path, command: str, extra: str
-) -> None:
+def test_a_command_names_the_extra_that_it_needs(base, tmp_path, command, extra):
     done = run(base / "fend", *command.split(), cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.endswith(f"pip install 'fend[{extra}]'\n")

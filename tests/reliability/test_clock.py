@@ -7,7 +7,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -17,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from waiting import until
 
 RunServer = Callable[..., AbstractContextManager[Any]]
 Digits = list[tuple[bytes, str]]
@@ -66,7 +66,7 @@ time_t time(time_t *out) {
 
 
 @pytest.fixture
-def set_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+def set_clock(tmp_path, monkeypatch) -> Callable[[int], None]:
     """`set_clock(seconds)` moves the wall clock of the processes that are started from now on."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if sys.platform != "linux" or compiler is None:
@@ -126,8 +126,8 @@ def test_setting_the_clock_disturbs_nothing(
 
 
 def test_a_clock_that_goes_back_over_a_restart_makes_no_negative_duration(
-    run_server: RunServer, tiny_bundle_dir: Path, tmp_path: Path, set_clock: Callable[[int], None]
-) -> None:
+    run_server, tiny_bundle_dir, tmp_path, set_clock
+):
     state_dir = tmp_path / "state"
     with run_server(tiny_bundle_dir, state_dir, worker_priority="normal") as server:
         headers = {"Authorization": f"Bearer {server.token}"}
@@ -165,13 +165,6 @@ def ended(http: httpx.Client, audit_id: str) -> dict[str, Any]:
     return get(http, audit_id)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 240
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def until_line(lines: Any, wanted: str) -> None:
     assert any(line == wanted for line in lines), f"the stream ended without {wanted!r}"
 
@@ -207,5 +200,4 @@ def total_duration_s(http: httpx.Client) -> float:
         http.get("/metrics").text,
         re.MULTILINE,
     )
-    assert found is not None
     return float(found[1])

@@ -5,7 +5,6 @@ import io
 import os
 import shutil
 import subprocess
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+from waiting import until
 
 from fend.audit import AuditSpec
 from fend.bundles import read_manifest
@@ -23,7 +23,6 @@ from service.audits.messages import Task
 from service.state.database import Database
 from service.state.trouble import StateUnavailable
 
-RunServer = Callable[..., AbstractContextManager[Any]]
 Digits = list[tuple[bytes, str]]
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +69,7 @@ class SmallDisk:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+def disk(tmp_path) -> Iterator[SmallDisk]:
     """A tmpfs of its own, where we may mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -123,18 +122,8 @@ class Service:
         assert sum(right) >= 18
 
 
-def until(look: Callable[[], Any], condition: Callable[[Any], bool]) -> Any:
-    deadline_s = time.monotonic() + 120
-    while not condition(found := look()):
-        assert time.monotonic() < deadline_s, found
-        time.sleep(0.05)
-    return found
-
-
 @pytest.fixture
-def serve(
-    run_server: RunServer, tiny_bundle_dir: Path
-) -> Callable[[Path], AbstractContextManager[Service]]:
+def serve(run_server, tiny_bundle_dir) -> Callable[[Path], AbstractContextManager[Service]]:
     @contextmanager
     def serving(state_dir: Path) -> Iterator[Service]:
         with run_server(tiny_bundle_dir, state_dir, worker_priority="normal") as server:
@@ -156,9 +145,7 @@ def assert_no_room(answer: httpx.Response, status: int, code: str) -> None:
     assert "make room" in answer.json()["detail"]
 
 
-def test_an_audit_waits_for_room_and_then_succeeds(
-    serve: Any, disk: SmallDisk, digit_pngs: Digits
-) -> None:
+def test_an_audit_waits_for_room_and_then_succeeds(serve, disk, digit_pngs):
     with serve(disk.folder) as service:
         audit_id = service.start_audit()
         queued = service.start_audit()
@@ -188,9 +175,7 @@ def test_an_audit_waits_for_room_and_then_succeeds(
         service.wait_for(service.start_audit(), has_ended)
 
 
-def test_a_service_that_starts_on_a_full_disk_serves_and_goes_on_later(
-    serve: Any, disk: SmallDisk, digit_pngs: Digits
-) -> None:
+def test_a_service_that_starts_on_a_full_disk_serves_and_goes_on_later(serve, disk, digit_pngs):
     with serve(disk.folder) as service:
         audit_id = service.start_audit()
         service.wait_for(audit_id, lambda audit: audit["progress"]["done"] > 0)
@@ -208,9 +193,7 @@ def test_a_service_that_starts_on_a_full_disk_serves_and_goes_on_later(
 
 
 @pytest.mark.parametrize("used_before", [False, True])
-def test_a_start_that_cannot_write_is_told_in_a_line_and_changes_nothing(
-    disk: SmallDisk, used_before: bool
-) -> None:
+def test_a_start_that_cannot_write_is_told_in_a_line_and_changes_nothing(disk, used_before):
     database = Database(disk.folder)
     if used_before:
         database.open()
@@ -229,9 +212,7 @@ def test_a_start_that_cannot_write_is_told_in_a_line_and_changes_nothing(
     assert {path.name: path.read_bytes() for path in disk.folder.iterdir()} == before
 
 
-def test_an_upload_without_room_is_refused_and_leaves_nothing(
-    serve: Any, disk: SmallDisk, digit_pngs: Digits
-) -> None:
+def test_an_upload_without_room_is_refused_and_leaves_nothing(serve, disk, digit_pngs):
     small, padded = data_set(digit_pngs, 0), data_set(digit_pngs, 2**20)
     no_room_for = {
         "one more name": (small, 0),
@@ -268,9 +249,7 @@ def data_set(digits: Digits, padding_bytes: int) -> bytes:
     return file.getvalue()
 
 
-def test_a_surrogate_that_cannot_be_kept_ends_the_audit_in_words(
-    disk: SmallDisk, tmp_path: Path
-) -> None:
+def test_a_surrogate_that_cannot_be_kept_ends_the_audit_in_words(disk, tmp_path):
     """The worker itself; the service is told why, and how to go on."""
     version = read_manifest(ROOT / "models" / "mnist").version
     task = Task(
@@ -290,9 +269,7 @@ def test_a_surrogate_that_cannot_be_kept_ends_the_audit_in_words(
         audit_work.run(task.model_dump_json(), lambda _: None)
 
 
-def test_a_choice_of_version_that_cannot_be_kept_changes_nothing(
-    serve: Any, disk: SmallDisk, digit_pngs: Digits
-) -> None:
+def test_a_choice_of_version_that_cannot_be_kept_changes_nothing(serve, disk, digit_pngs):
     with serve(disk.folder) as service:
         models = service.http.get("/v1/admin/models").json()
         disk.fill()

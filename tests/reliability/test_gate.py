@@ -1,10 +1,6 @@
 """Far more at once than the queue takes: refused early, and in the way that the app refuses."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -34,12 +30,7 @@ async def one_after_the_other(address: tuple[str, int], request: bytes) -> list[
     return answers
 
 
-def test_a_crowd_is_refused_as_one_caller_is(
-    run_server: Callable[..., AbstractContextManager[Any]],
-    tiny_bundle_dir: Path,
-    tmp_path: Path,
-    digit_pngs: list[tuple[bytes, str]],
-) -> None:
+def test_a_crowd_is_refused_as_one_caller_is(run_server, tiny_bundle_dir, tmp_path, digit_pngs):
     data, label = digit_pngs[0]
 
     async def crowd(address: tuple[str, int]) -> list[list[tuple[str, str]]]:

@@ -3,8 +3,7 @@ is not is refused in words, and neither costs the process anything that lasts.""
 
 import io
 import re
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +13,31 @@ import numpy as np
 import pytest
 from PIL import Image
 
-RunServer = Callable[..., AbstractContextManager[Any]]
-Digits = list[tuple[bytes, str]]
-
 API_DOCS = Path(__file__).parents[2] / "docs" / "api.md"
 WHAT_TO_DO = re.compile(r"\b(send|save|scale|correct)\b", re.IGNORECASE)
 
 
 @pytest.fixture(scope="module")
-def server(
-    run_server: RunServer, tiny_bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Any]:
+def server(run_server, tiny_bundle_dir, tmp_path_factory) -> Iterator[Any]:
     with run_server(tiny_bundle_dir, tmp_path_factory.mktemp("state")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def client(server: Any) -> Iterator[httpx.Client]:
+def client(server) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.base_url, timeout=60) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def documented(client: httpx.Client) -> set[int]:
+def documented(client) -> set[int]:
     """The statuses that the API's document names for the route."""
     route = client.get("/openapi.json").json()["paths"]["/v1/classify"]["post"]
     return {int(status) for status in route["responses"]}
 
 
 @pytest.fixture(scope="module")
-def digit(digit_pngs: Digits, client: httpx.Client) -> np.ndarray:
+def digit(digit_pngs, client) -> np.ndarray:
     """The digit that the model is surest of: what a lossy format changes must not matter."""
     sure = max(
         (classify(client, data, "png").json()["confidence"], number)
@@ -68,9 +62,7 @@ def assert_refused(response: httpx.Response, documented: set[int], case: str) ->
     return problem
 
 
-def test_a_digit_gets_its_label_however_it_is_written(
-    client: httpx.Client, digit: np.ndarray
-) -> None:
+def test_a_digit_gets_its_label_however_it_is_written(client, digit):
     plain = classify(client, image_corpus.saved(Image.fromarray(digit), "PNG"), "png").json()
     wrong = {}
     for name, data in image_corpus.valid_files(digit):
@@ -85,9 +77,7 @@ def test_a_digit_gets_its_label_however_it_is_written(
     assert not wrong
 
 
-def test_exact_ways_of_writing_give_the_exact_answer(
-    client: httpx.Client, digit: np.ndarray
-) -> None:
+def test_exact_ways_of_writing_give_the_exact_answer(client, digit):
     """No bit is lost where the format can hold all eight."""
     plain = classify(client, image_corpus.saved(Image.fromarray(digit), "PNG"), "png").json()
     exact = {
@@ -106,24 +96,20 @@ def test_exact_ways_of_writing_give_the_exact_answer(
             assert answer[key] == plain[key], (name, key)
 
 
-def test_odd_sizes_are_answered(client: httpx.Client) -> None:
+def test_odd_sizes_are_answered(client):
     for name, data in image_corpus.odd_sizes():
         response = classify(client, data, re.match(r"\w+", name)[0])  # type: ignore[index]
         assert response.status_code == 200, (name, response.text)
 
 
-def test_what_is_no_picture_is_refused_in_words(
-    client: httpx.Client, digit: np.ndarray, documented: set[int]
-) -> None:
+def test_what_is_no_picture_is_refused_in_words(client, digit, documented):
     for name, case in image_corpus.refused_files(digit).items():
         response = classify(client, case.data, case.content_type)
         problem = assert_refused(response, documented, name)
         assert (problem["status"], problem["code"]) == (case.status, case.code), (name, problem)
 
 
-def test_the_bad_ones_of_a_batch_leave_the_good_ones_alone(
-    client: httpx.Client, digit: np.ndarray, digit_pngs: Digits
-) -> None:
+def test_the_bad_ones_of_a_batch_leave_the_good_ones_alone(client, digit, digit_pngs):
     good = digit_pngs[0][0]
     alone = classify(client, good, "png").json()
     bad = list(image_corpus.refused_files(digit).values())[:31]
@@ -140,7 +126,7 @@ def test_the_bad_ones_of_a_batch_leave_the_good_ones_alone(
         assert outcome["result"]["confidence"] == pytest.approx(alone["confidence"], abs=1e-5)
 
 
-def test_memory_does_not_grow(server: Any, client: httpx.Client, digit: np.ndarray) -> None:
+def test_memory_does_not_grow(server, client, digit):
     everything = [
         *((data, re.match(r"\w+", name)[0]) for name, data in image_corpus.valid_files(digit)),  # type: ignore[index]
         *((data, re.match(r"\w+", name)[0]) for name, data in image_corpus.odd_sizes()),  # type: ignore[index]

@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from small_bundles import save_like
 
-from fend.bundles import load_bundle, read_manifest, save_bundle
+from fend.bundles import read_manifest
 from fend.models.architectures.lenet import PaperLeNet
 
 Serve = Callable[..., AbstractContextManager[Any]]
@@ -25,19 +26,9 @@ FLOOD = 150
 
 def save_as(model: Path, folder: Path, classifier: torch.nn.Module | None = None) -> str:
     """The bundle in `model` once more, as the model and at the place that `folder` names."""
-    bundle = load_bundle(model)
     name = folder.parent.parent.name if folder.parent.name == "versions" else folder.name
-    return save_bundle(
-        folder,
-        name=name,
-        input_spec=bundle.manifest.content.input,
-        labels=bundle.labels,
-        denoiser=("residual-unet", {"width": 4}, bundle.defence.denoiser),
-        classifier=("paper-lenet", {}, classifier or bundle.defence.classifier),
-        suspicion=bundle.manifest.content.suspicion,
-        about={},
-        card="",
-    ).version
+    other = {} if classifier is None else {"classifier": ("paper-lenet", {}, classifier)}
+    return save_like(model, folder, name=name, **other).version
 
 
 @dataclass
@@ -103,8 +94,8 @@ def client_of(server: Any) -> httpx.AsyncClient:
 
 
 def test_a_flood_of_one_model_refuses_nobody_of_another(
-    run_server: Serve, tiny_bundle_dir: Path, tmp_path: Path, digit_pngs: Digits
-) -> None:
+    run_server, tiny_bundle_dir, tmp_path, digit_pngs
+):
     async def scenario(server: Any) -> tuple[Caller, Caller]:
         async with client_of(server) as client:
             flooded, calm = (Caller(client, name, digit_pngs) for name in ("mnist", "other"))
@@ -132,8 +123,8 @@ def test_a_flood_of_one_model_refuses_nobody_of_another(
 
 
 def test_bundles_that_fail_their_checks_change_nothing_under_load(
-    run_server: Serve, tiny_bundle_dir: Path, tmp_path: Path, digit_pngs: Digits
-) -> None:
+    run_server, tiny_bundle_dir, tmp_path, digit_pngs
+):
     """A digest that does not match, weights that give NaN, and a file that is gone: over and over
     while both models are asked."""
 

@@ -4,44 +4,25 @@ import re
 import resource
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, suppress
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import httpx
 import pytest
+from raw_http import all_of, connect
 
-RunServer = Callable[..., AbstractContextManager[Any]]
 SLOW = 300
 HEAD = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
 
 
 @pytest.fixture
-def server(run_server: RunServer, tiny_bundle_dir: Path, tmp_path: Path) -> Iterator[Any]:
+def server(run_server, tiny_bundle_dir, tmp_path) -> Iterator[Any]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert min(soft, hard) > 2 * SLOW
     settings = {"receive_timeout_s": 2, "max_connections": 100}
     with run_server(tiny_bundle_dir, tmp_path, **settings) as server:
         yield server
-
-
-def connect(server: Any) -> socket.socket:
-    host, port = server.base_url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=30)
-
-
-def answer_of(connection: socket.socket) -> bytes:
-    """All that the server still sends until it closes."""
-    received = b""
-    while True:
-        try:
-            chunk = connection.recv(65536)
-        except ConnectionResetError:
-            return received
-        if not chunk:
-            return received
-        received += chunk
 
 
 def whole_answer(connection: socket.socket) -> bytes:
@@ -54,7 +35,7 @@ def whole_answer(connection: socket.socket) -> bytes:
     return received
 
 
-def test_many_half_heads_keep_nobody_out(server: Any, digit_pngs: Any) -> None:
+def test_many_half_heads_keep_nobody_out(server, digit_pngs):
     data, label = digit_pngs[0]
     with ExitStack() as stack:
         slow = [stack.enter_context(connect(server)) for _ in range(SLOW)]
@@ -69,24 +50,24 @@ def test_many_half_heads_keep_nobody_out(server: Any, digit_pngs: Any) -> None:
                 assert response.json()["label"] == label
         # All of them are gone after a while, though they never end by themselves.
         for connection in slow:
-            assert answer_of(connection) == b""
+            assert all_of(connection) == b""
 
 
-def test_a_connection_that_says_nothing_is_closed(server: Any) -> None:
+def test_a_connection_that_says_nothing_is_closed(server):
     with connect(server) as connection:
-        assert answer_of(connection) == b""
+        assert all_of(connection) == b""
 
 
-def test_a_body_that_does_not_come_is_a_408(server: Any, digit_pngs: Any) -> None:
+def test_a_body_that_does_not_come_is_a_408(server, digit_pngs):
     data = digit_pngs[0][0]
     with connect(server) as connection:
         connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(data) + data[:50])
-        answer = answer_of(connection)
+        answer = all_of(connection)
     assert answer.startswith(b"HTTP/1.1 408"), answer
     assert b"request_too_slow" in answer
 
 
-def test_a_second_request_on_a_connection_has_its_own_time(server: Any, digit_pngs: Any) -> None:
+def test_a_second_request_on_a_connection_has_its_own_time(server, digit_pngs):
     data, _ = digit_pngs[0]
     request = HEAD + b"Content-Length: %d\r\n\r\n" % len(data) + data
     with connect(server) as connection:
@@ -95,4 +76,4 @@ def test_a_second_request_on_a_connection_has_its_own_time(server: Any, digit_pn
             assert whole_answer(connection).startswith(b"HTTP/1.1 200")
             time.sleep(0.8)  # together more than the deadline
         connection.sendall(HEAD[:10])
-        assert answer_of(connection) == b""
+        assert all_of(connection) == b""

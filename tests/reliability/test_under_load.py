@@ -8,7 +8,6 @@ import socket
 import struct
 import zlib
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 import httpx
 import pytest
 
-RunServer = Callable[..., AbstractContextManager[Any]]
 Digits = list[tuple[bytes, str]]
 Address = tuple[str, int]
 Crowd = Callable[[Any, Digits, int], Coroutine[Any, Any, "list[Answer]"]]
@@ -72,8 +70,8 @@ def address_of(server: Any) -> tuple[str, int]:
 
 
 def test_a_thousand_who_leave_cost_the_thousand_who_stay_nothing(
-    run_server: RunServer, tiny_bundle_dir: Path, tmp_path: Path, digit_pngs: Digits
-) -> None:
+    run_server, tiny_bundle_dir, tmp_path, digit_pngs
+):
     solo = tmp_path / "solo"
     solo.mkdir()
     with run_server(tiny_bundle_dir, solo) as server:
@@ -115,9 +113,7 @@ async def _stay_and_leave(server: Any, digits: Digits, count: int) -> list[Answe
 
 
 @pytest.fixture(scope="module")
-def small_house(
-    run_server: RunServer, tiny_bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Any]:
+def small_house(run_server, tiny_bundle_dir, tmp_path_factory) -> Iterator[Any]:
     """A server with room for 16 images."""
     state_dir = tmp_path_factory.mktemp("small_house")
     with run_server(tiny_bundle_dir, state_dir, queue_size=16) as server:
@@ -153,9 +149,7 @@ async def at_three_times_its_pace(server: Any, digits: Digits, rounds: int) -> l
 
 
 @pytest.mark.parametrize("crowd", [at_once, at_three_times_its_pace])
-def test_what_is_too_much_is_refused_at_once_and_the_rest_is_right(
-    small_house: Any, digit_pngs: Digits, crowd: Crowd
-) -> None:
+def test_what_is_too_much_is_refused_at_once_and_the_rest_is_right(small_house, digit_pngs, crowd):
     """More than can be borne: 429 with Retry-After, or the right answer, and nothing else."""
     answers = asyncio.run(crowd(small_house, digit_pngs, 12))
     ready = httpx.get(f"{small_house.base_url}/readyz").status_code
@@ -175,8 +169,8 @@ def test_what_is_too_much_is_refused_at_once_and_the_rest_is_right(
 
 
 def test_a_stop_under_load_answers_everybody_who_was_connected(
-    run_server: RunServer, tiny_bundle_dir: Path, tmp_path: Path, digit_pngs: Digits
-) -> None:
+    run_server, tiny_bundle_dir, tmp_path, digit_pngs
+):
     """Whoever was connected before the stop began is answered; of those who come later, the last
     may be refused or reset."""
     answers: list[Answer] = []
@@ -233,8 +227,8 @@ def test_a_stop_under_load_answers_everybody_who_was_connected(
 
 
 def test_a_bomb_is_refused_and_costs_nobody_anything(
-    run_server: RunServer, tiny_bundle_dir: Path, tmp_path: Path, digit_pngs: Digits
-) -> None:
+    run_server, tiny_bundle_dir, tmp_path, digit_pngs
+):
     """A picture of 10,000 by 10,000 pixels in a few kilobytes, among the others."""
     data, label = digit_pngs[0]
 
@@ -275,9 +269,7 @@ def resident_bytes(pid: int) -> int:
     return 1024 * int(line.split()[1])
 
 
-def test_the_port_is_free_again_after_the_end(
-    run_server: RunServer, tiny_bundle_dir: Path, tmp_path: Path
-) -> None:
+def test_the_port_is_free_again_after_the_end(run_server, tiny_bundle_dir, tmp_path):
     with run_server(tiny_bundle_dir, tmp_path) as server:
         host, port = address_of(server)
         server.process.send_signal(signal.SIGTERM)

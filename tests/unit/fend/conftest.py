@@ -1,9 +1,5 @@
 """A small trained network and the drawn digits that it knows, for attacks to work on."""
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -36,15 +32,3 @@ def digit_batch(digit_classifier: nn.Module) -> tuple[Tensor, Tensor]:
     right = digit_classifier(pixels).argmax(1) == labels
     assert int(right.sum()) > 150
     return pixels[right], labels[right]
-
-
-@pytest.fixture(scope="session")
-def audit_rows() -> ModuleType:
-    """The module beside this file that makes rows of audits by hand."""
-    path = Path(__file__).with_name("audit_rows.py")
-    spec = importlib.util.spec_from_file_location("audit_rows", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

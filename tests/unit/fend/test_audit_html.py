@@ -5,17 +5,18 @@ import io
 import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
-from types import ModuleType
 from typing import Any
 
+import audit_rows
 import numpy as np
 import pytest
 from PIL import Image
 
 from fend.attacks import APGD, FGSM, PGD, Square
-from fend.audit import AttackRow, Timing
+from fend.audit import Timing
 from fend.audit.render.html import MOST_CLASSES, to_html
 from fend.audit.render.pictures import data_uri, perturbation_uri
+from fend.audit.rows import AttackRow
 from fend.errors import Invalid
 from fend.threat import Knowledge
 
@@ -55,7 +56,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def made(audit_rows: ModuleType) -> Any:
+def made() -> Any:
     """Rows with something of everything."""
     rows = audit_rows.AuditRows(n=50, epsilons=(0.0, 0.1, 0.2, 0.3), examples=4)
     rows.breaks((WHITE, 1), range(15)).breaks((GREY, 1), range(5)).bends(0.3, range(30))
@@ -116,7 +117,7 @@ def test_a_failed_check_is_told_in_words_and_comes_first(made: Any) -> None:
     assert "Use a margin or dlr loss" in text
 
 
-def test_a_report_without_probes_does_not_claim_to_be_checked(audit_rows: ModuleType) -> None:
+def test_a_report_without_probes_does_not_claim_to_be_checked():
     text = Page(to_html(audit_rows.AuditRows(probed=False, n=10).report())).text
     assert "partly checked" in text
 
@@ -175,7 +176,7 @@ def test_what_hides_behind_a_picture_is_left_out() -> None:
     assert b"<script>" not in base64.b64decode(data_uri(hidden).split(",")[1])
 
 
-def test_odd_audits_have_a_page_too(audit_rows: ModuleType) -> None:
+def test_odd_audits_have_a_page_too():
     one = audit_rows.AuditRows((FGSM(),), (WHITE,), n=1, probed=False, examples=0).errs([0])
     cascade = audit_rows.AuditRows((PGD(), APGD()), (WHITE,), n=3, cascade=True)
     cascade.breaks((WHITE, 0), range(3)).skips((WHITE, 1), range(3))

@@ -9,14 +9,7 @@ from fend.threat import Knowledge
 from reproduction.estimates import difference, estimate, leaves_more
 from reproduction.figure import draw
 from reproduction.markdown import to_markdown
-from reproduction.result import (
-    AtLevel,
-    CellResult,
-    Measured,
-    UnderThreat,
-    from_marks,
-    to_marks,
-)
+from reproduction.result import AtLevel, CellResult, Measured, UnderThreat, from_marks, to_marks
 from reproduction.sanity import violations
 from reproduction.tables import DataTable, tables_of
 
@@ -140,7 +133,6 @@ def test_a_row_holds_the_papers_number_ours_and_white_box_and_says_what_made_it(
     row = next(row for row in table.rows if row.defence == "feature-loss")
     assert row.paper == {"fgsm": 92.1, "pgd": 83.0}
     assert row.levels[Knowledge.GREY_BOX]["pgd"].mean == 0.75
-    assert row.made is not None
     assert row.made.seeds == (0, 1)
     lines = to_markdown(table).splitlines()
     [line] = [item for item in lines if item.startswith("| PGD | OURS in the paper")]
@@ -158,7 +150,6 @@ def test_what_was_not_run_and_what_belongs_elsewhere_is_said():
 def test_profiles_are_never_mixed_and_the_larger_one_counts():
     table = _table(_cell(seed=1), _cell(profile="full"), _cell(profile="smoke", seed=2))
     row = next(row for row in table.rows if row.defence == "feature-loss")
-    assert row.made is not None
     assert (row.made.profile, row.made.seeds) == ("full", (0,))
 
 

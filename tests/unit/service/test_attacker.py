@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +15,6 @@ from fend.pipeline import Defence
 from fend.threat import ThreatModel
 from service.inference.attacker import Attacker
 from service.observe.metrics import Metrics
-from service.settings import Settings
 
 
 class Slow(nn.Module):
@@ -28,8 +26,8 @@ class Slow(nn.Module):
 
 
 def test_an_attack_that_would_outlast_its_request_is_refused_with_its_estimate(
-    app_settings: Settings, tiny_bundle_dir: Path
-) -> None:
+    app_settings, tiny_bundle_dir
+):
     bundle = load_bundle(tiny_bundle_dir / "mnist")
     slow = dataclasses.replace(bundle, defence=Defence(Slow(), bundle.defence.classifier).eval())
 

@@ -1,22 +1,20 @@
 """Audits in the database: what is kept, and who works on what. On SQLite and on Postgres."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 
 from fend.attacks import FGSM
-from fend.audit import ROWS, AuditSpec, CleanRow
+from fend.audit import ROWS, AuditSpec
+from fend.audit.rows import CleanRow
 from fend.errors import NotFound
 from service.audits import store as store_module
 from service.audits.record import AuditRecord, AuditState
 from service.audits.store import AuditStore
 from service.audits.tally import Tally
-from service.state.database import Database
 from service.state.tables import audits
 
-OpenDatabase = Callable[..., Database]
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LATER = datetime(2026, 1, 2, 4, 0, 0, tzinfo=UTC)
 
@@ -43,7 +41,7 @@ def add_shard(store: AuditStore, audit_id: str, number: int, *indices: int) -> N
     store.add_shard(audit_id, number, len(indices), Tally(n=len(indices)), rows, NOW)
 
 
-def test_what_was_running_comes_before_what_waits(open_database: OpenDatabase) -> None:
+def test_what_was_running_comes_before_what_waits(open_database):
     store = AuditStore(open_database())
     for audit_id in ("a", "b", "c"):
         assert store.add(record(audit_id), None)
@@ -61,9 +59,7 @@ def test_what_was_running_comes_before_what_waits(open_database: OpenDatabase) -
     ]  # fmt: skip
 
 
-def test_an_audit_is_worked_on_by_one_process_until_its_heartbeat_stops(
-    open_database: OpenDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_audit_is_worked_on_by_one_process_until_its_heartbeat_stops(open_database, monkeypatch):
     clock_s = [0.0]
     monkeypatch.setattr(store_module.time, "monotonic", lambda: clock_s[0])
     first, second = AuditStore(open_database()), AuditStore(open_database("other"))
@@ -85,27 +81,24 @@ def test_an_audit_is_worked_on_by_one_process_until_its_heartbeat_stops(
     assert not first.renew("a")
 
 
-def test_a_key_accepts_one_audit(open_database: OpenDatabase) -> None:
+def test_a_key_accepts_one_audit(open_database):
     first, second = AuditStore(open_database()), AuditStore(open_database("other"))
     assert first.add(record("a"), "key")
     assert not second.add(record("b"), "key")
     found = second.by_idempotency_key("key")
-    assert found is not None
     assert (found.id, second.get("b")) == ("a", None)
     assert first.add(record("c"), None)
     assert first.add(record("d"), None)
 
 
-def test_an_audit_of_a_data_set_that_was_deleted_is_not_accepted(
-    open_database: OpenDatabase,
-) -> None:
+def test_an_audit_of_a_data_set_that_was_deleted_is_not_accepted(open_database):
     store = AuditStore(open_database())
     with pytest.raises(NotFound):
         store.add(record("a", dataset="upload:0123456789abcdef"), None)
     assert store.newest(9) == []
 
 
-def test_finished_shards_are_kept_and_only_once(open_database: OpenDatabase) -> None:
+def test_finished_shards_are_kept_and_only_once(open_database):
     store = AuditStore(open_database())
     store.add(record("a"), None)
     add_shard(store, "a", 0, 0, 1)
@@ -116,24 +109,20 @@ def test_finished_shards_are_kept_and_only_once(open_database: OpenDatabase) -> 
     assert list(store.rows("a")) == [[row(0), row(1)], [row(2), row(3)]]
     assert [(shard.number, shard.tally.n) for shard in store.shards("a", 1)] == [(1, 2)]
     kept = store.get("a")
-    assert kept is not None
     assert (kept.done, kept.total, kept.progress_at) == (4, 100, NOW)
 
 
-def test_an_end_is_final(open_database: OpenDatabase) -> None:
+def test_an_end_is_final(open_database):
     store = AuditStore(open_database())
     store.add(record("a"), None)
     assert store.end("a", AuditState.CANCELLED, NOW)
     assert not store.claim(LATER)
     assert not store.end("a", AuditState.SUCCEEDED, LATER)
     kept = store.get("a")
-    assert kept is not None
     assert (kept.state, kept.finished_at) == (AuditState.CANCELLED, NOW)
 
 
-def test_a_resumed_audit_keeps_the_time_of_its_first_start_and_its_deaths(
-    open_database: OpenDatabase,
-) -> None:
+def test_a_resumed_audit_keeps_the_time_of_its_first_start_and_its_deaths(open_database):
     store = AuditStore(open_database())
     store.add(record("a"), None)
     store.claim(NOW)
@@ -142,13 +131,10 @@ def test_a_resumed_audit_keeps_the_time_of_its_first_start_and_its_deaths(
     store.claim(LATER)
     store.add_worker_death("a")
     kept = store.get("a")
-    assert kept is not None
     assert (kept.started_at, kept.worker_deaths) == (NOW, 2)
 
 
-def test_rows_are_deleted_before_audits_and_only_of_what_has_ended(
-    open_database: OpenDatabase,
-) -> None:
+def test_rows_are_deleted_before_audits_and_only_of_what_has_ended(open_database):
     store = AuditStore(open_database())
     for audit_id in ("oldest", "old", "new", "running"):
         store.add(record(audit_id), None)
@@ -173,7 +159,7 @@ def test_rows_are_deleted_before_audits_and_only_of_what_has_ended(
     assert store.finished_shards("old") == 0
 
 
-def test_a_report_of_another_format_is_none(open_database: OpenDatabase) -> None:
+def test_a_report_of_another_format_is_none(open_database):
     database = open_database()
     store = AuditStore(database)
     store.add(record("a"), None)

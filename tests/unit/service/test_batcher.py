@@ -188,10 +188,7 @@ def test_what_cannot_be_in_time_is_refused_at_the_door() -> None:
         model.open.set()
         await slow
         with batcher.admission(5):
-            with (
-                pytest.raises(Busy) as refused,
-                batcher.admission(1, time.monotonic() + 0.1),
-            ):
+            with pytest.raises(Busy) as refused, batcher.admission(1, time.monotonic() + 0.1):
                 pass
             assert refused.value.retry_after_s >= 1
             with batcher.admission(1, time.monotonic() + 600):
@@ -209,9 +206,7 @@ def test_what_cannot_be_in_time_is_refused_at_the_door() -> None:
     st.lists(st.tuples(st.integers(20, 10_000), st.integers(0, 5)), min_size=1, max_size=60),
     st.integers(1, 9),
 )
-def test_any_interleaving_and_batch_size_gives_everyone_their_own_answer(
-    callers: list[tuple[int, int]], max_batch: int
-) -> None:
+def test_any_interleaving_and_batch_size_gives_everyone_their_own_answer(callers, max_batch):
     async def scenario() -> None:
         batcher = make(Doubler(), max_batch=max_batch)
 

@@ -14,9 +14,7 @@ from service.inference.frozen_graph import TOLERANCE, Served
     ("max_batch", "sizes"),
     [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (64, [1, 2, 4, 8, 16, 32, 64])],
 )
-def test_every_batch_has_a_bucket_less_than_twice_its_size(
-    max_batch: int, sizes: list[int]
-) -> None:
+def test_every_batch_has_a_bucket_less_than_twice_its_size(max_batch, sizes):
     assert buckets(max_batch) == sizes
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fend.errors import Invalid
 from service.api.v2.binary import (
     pack_bytes,
     pack_fp32,
@@ -15,7 +16,6 @@ from service.api.v2.binary import (
     unpack_bytes,
     unpack_numbers,
 )
-from service.api.v2.protocol import ProtocolInvalid
 
 
 @given(st.lists(st.binary(max_size=100), max_size=20))
@@ -39,7 +39,7 @@ def test_whole_numbers_are_little_endian(values: list[int]) -> None:
 def test_any_bytes_are_strings_or_refused(data: bytes, count: int) -> None:
     try:
         elements = unpack_bytes(data, count)
-    except ProtocolInvalid:
+    except Invalid:
         return
     assert len(elements) == count
     assert pack_bytes(elements) == data
@@ -50,7 +50,7 @@ def test_any_bytes_are_numbers_or_refused(data: bytes, count: int) -> None:
     if len(data) == 4 * count:
         assert len(unpack_numbers(data, "FP32", count)) == count
     else:
-        with pytest.raises(ProtocolInvalid, match="take"):
+        with pytest.raises(Invalid, match="take"):
             unpack_numbers(data, "FP32", count)
 
 
@@ -58,7 +58,7 @@ def test_any_bytes_are_numbers_or_refused(data: bytes, count: int) -> None:
 def test_a_body_is_split_within_itself_or_refused(body: bytes, length: str | None) -> None:
     try:
         header, binary = split(body, length)
-    except ProtocolInvalid:
+    except Invalid:
         assert length is not None
         return
     assert header + binary == body

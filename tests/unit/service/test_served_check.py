@@ -129,9 +129,7 @@ def test_a_service_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) 
         (problem(503, "draining"), "gave no answer"),
     ],
 )
-def test_a_service_that_serves_something_else_says_nothing_of_this_audit(
-    given: tuple[int, Any], says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_service_that_serves_something_else_says_nothing_of_this_audit(given, says, monkeypatch):
     monkeypatch.setattr(served_check, "PAUSE_S", 0.01)
     monkeypatch.setattr(served_check, "PATIENCE_S", 0.05)
     pictures = pictures_to_send(SPEC, [shard(1)])

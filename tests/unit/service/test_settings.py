@@ -10,20 +10,12 @@ from typer.testing import CliRunner
 
 from fend.errors import Invalid
 from service.cli import serve
-from service.settings import (
-    OTHER_VARIABLES,
-    Limits,
-    Settings,
-    read_settings,
-    unknown_variables,
-)
+from service.settings import OTHER_VARIABLES, Limits, Settings, read_settings, unknown_variables
 
 ROOT = Path(__file__).parents[3]
 
 
-def test_flags_win_over_the_environment_which_wins_over_defaults(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_flags_win_over_the_environment_which_wins_over_defaults(monkeypatch):
     monkeypatch.setenv("FEND_PORT", "9001")
     monkeypatch.setenv("FEND_MAX_BATCH", "7")
     settings = read_settings({"port": 9002, "max_batch": None, "queue_size": None})
@@ -81,9 +73,7 @@ def test_lists_are_words(monkeypatch: pytest.MonkeyPatch) -> None:
         ("OFFEND_X", "1", None),
     ],
 )
-def test_variables_that_mean_nothing_are_named(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str | None
-) -> None:
+def test_variables_that_mean_nothing_are_named(monkeypatch, name, value, told):
     before = unknown_variables()
     monkeypatch.setenv(name, value)
     assert [each for each in unknown_variables() if each not in before] == ([told] if told else [])

@@ -7,17 +7,15 @@ import os
 import sqlite3
 import tarfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from fastapi import FastAPI
 
 from fend.attacks import FGSM
 from fend.audit import AuditDocument, AuditSpec, Timing
@@ -35,8 +33,6 @@ from service.state.database import FILE, Database
 from service.state.tables import metadata
 from service.state.trouble import StateUnavailable
 
-OpenDatabase = Callable[..., Database]
-ServeApp = Callable[[FastAPI], AbstractContextManager[httpx.Client]]
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 OF_FORMAT_2 = Path(__file__).parents[2] / "fixtures" / "state_format_2.tar.gz"
 """The state of a service of commit accffc4 after kill -9, and what it had answered."""
@@ -48,14 +44,12 @@ def opened(state_dir: Path) -> Database:
     return database
 
 
-def test_the_migrations_lead_to_the_tables_that_the_statements_are_for(
-    open_database: OpenDatabase,
-) -> None:
+def test_the_migrations_lead_to_the_tables_that_the_statements_are_for(open_database):
     with open_database().writing() as db:
         assert compare_metadata(MigrationContext.configure(db), metadata) == []
 
 
-def test_choices_are_kept_each_for_itself(open_database: OpenDatabase) -> None:
+def test_choices_are_kept_each_for_itself(open_database):
     choices = Choices(open_database())
     assert choices.read() == {}
     choices.write("a", Choice(active="1"))
@@ -120,9 +114,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", UNUSABLE)
-def test_a_state_that_cannot_be_used_is_told_in_a_line_and_stays_as_it_is(
-    tmp_path: Path, kind: str
-) -> None:
+def test_a_state_that_cannot_be_used_is_told_in_a_line_and_stays_as_it_is(tmp_path, kind):
     def content() -> dict[str, bytes | None]:
         made_by_looking = ("opening.lock", "process-0.lock", f"{FILE}-shm", "owner")
         return {
@@ -145,7 +137,7 @@ def test_a_state_that_cannot_be_used_is_told_in_a_line_and_stays_as_it_is(
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 @pytest.mark.parametrize("locked", ["", FILE, "owner"])
-def test_a_place_that_may_not_be_written_is_refused(tmp_path: Path, locked: str) -> None:
+def test_a_place_that_may_not_be_written_is_refused(tmp_path, locked):
     opened(tmp_path).close()
     (tmp_path / locked).chmod(0o500 if not locked else 0o000 if locked == "owner" else 0o400)
     try:
@@ -156,7 +148,7 @@ def test_a_place_that_may_not_be_written_is_refused(tmp_path: Path, locked: str)
     assert "\n" not in str(refused.value)
 
 
-def test_a_place_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_used_is_refused(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(StateUnavailable, match="FEND_STATE_DIR"):
@@ -170,9 +162,7 @@ def test_a_place_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
         assert "\n" not in str(refused.value)
 
 
-def test_a_start_that_fails_half_way_leaves_no_database(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_start_that_fails_half_way_leaves_no_database(tmp_path, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -184,7 +174,7 @@ def test_a_start_that_fails_half_way_leaves_no_database(
     opened(tmp_path).close()
 
 
-def test_a_database_of_a_newer_version_is_left_alone(open_database: OpenDatabase) -> None:
+def test_a_database_of_a_newer_version_is_left_alone(open_database):
     with open_database().writing() as db:
         db.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(StateUnavailable, match=r"newer version.*install that version"):
@@ -204,9 +194,7 @@ def test_a_database_of_a_newer_version_is_left_alone(open_database: OpenDatabase
     ],
     ids=str,
 )
-def test_a_row_that_cannot_be_read_hides_no_other_and_stays(
-    tmp_path: Path, damage: dict[str, object]
-) -> None:
+def test_a_row_that_cannot_be_read_hides_no_other_and_stays(tmp_path, damage):
     told: list[str] = []
     database = Database(tmp_path, on_unreadable=told.append)
     database.open()
@@ -232,7 +220,6 @@ def test_a_row_that_cannot_be_read_hides_no_other_and_stays(
     with pytest.raises(Invalid, match="new key"):
         store.by_idempotency_key("bad")
     claimed = store.claim(datetime.now(UTC))
-    assert claimed is not None
     assert claimed.id == "good"
     assert store.claim(datetime.now(UTC)) is not None, "it is still ours"
     assert told == ["audit"]
@@ -241,9 +228,7 @@ def test_a_row_that_cannot_be_read_hides_no_other_and_stays(
         assert file.execute("SELECT * FROM audits WHERE id = 'bad'").fetchall() == before
 
 
-def test_a_service_starts_beside_a_row_that_cannot_be_read(
-    tmp_path: Path, app_settings: Settings, serve_app: ServeApp
-) -> None:
+def test_a_service_starts_beside_a_row_that_cannot_be_read(tmp_path, app_settings, serve_app):
     database = opened(tmp_path)
     spec = AuditSpec(model="mnist", attacks=(FGSM(),))
     for audit_id in ("good", "bad"):
@@ -255,7 +240,6 @@ def test_a_service_starts_beside_a_row_that_cannot_be_read(
         db.execute(sa.text("UPDATE audits SET spec = '{', result = '{' WHERE id = 'bad'"))
     database.close()
     settings = app_settings.model_copy(update={"state_dir": tmp_path})
-    assert settings.admin_token is not None
     headers = {"Authorization": f"Bearer {settings.admin_token.get_secret_value()}"}
     with serve_app(create_app(settings)) as client:
         listed = client.get("/v1/admin/audits", headers=headers).json()["audits"]
@@ -264,7 +248,7 @@ def test_a_service_starts_beside_a_row_that_cannot_be_read(
         assert 'fend_state_unreadable_total{kind="audit"} 1.0' in client.get("/metrics").text
 
 
-def test_choices_and_uploads_that_cannot_be_read_hide_no_others(tmp_path: Path) -> None:
+def test_choices_and_uploads_that_cannot_be_read_hide_no_others(tmp_path):
     told: list[str] = []
     database = Database(tmp_path, on_unreadable=told.append)
     database.open()
@@ -288,7 +272,7 @@ def test_choices_and_uploads_that_cannot_be_read_hide_no_others(tmp_path: Path) 
     database.close()
 
 
-def test_processes_have_names_of_their_own_and_get_them_back(tmp_path: Path) -> None:
+def test_processes_have_names_of_their_own_and_get_them_back(tmp_path):
     first, second = opened(tmp_path), opened(tmp_path)
     names = [first.owner, second.owner]
     assert len(set(names)) == 2
@@ -299,7 +283,7 @@ def test_processes_have_names_of_their_own_and_get_them_back(tmp_path: Path) -> 
         database.close()
 
 
-def test_deleting_shrinks_the_file(tmp_path: Path) -> None:
+def test_deleting_shrinks_the_file(tmp_path):
     database = opened(tmp_path)
     store = AuditStore(database)
     spec = AuditSpec(model="mnist", attacks=(FGSM(),))
@@ -307,22 +291,20 @@ def test_deleting_shrinks_the_file(tmp_path: Path) -> None:
     store.add_shard("a", 0, 1, Tally(n=1), "x" * 4_000_000, datetime.now(UTC))
     store.end("a", AuditState.CANCELLED, datetime.now(UTC))
     store.drop_rows(0)
-    database.give_back_space()
+    database.reclaim_space()
     database.close()  # which also empties the log of writes
     assert (tmp_path / FILE).stat().st_size < 200_000
 
 
 @pytest.fixture
-def format_2(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+def format_2(tmp_path) -> tuple[Path, dict[str, Any]]:
     """The state folder, and what the service had answered."""
     with tarfile.open(OF_FORMAT_2) as archive:
         archive.extractall(tmp_path, filter="data")
     return tmp_path / "state", json.loads((tmp_path / "expected.json").read_text())
 
 
-def test_nothing_of_a_state_of_the_last_version_is_lost(
-    format_2: tuple[Path, dict[str, Any]],
-) -> None:
+def test_nothing_of_a_state_of_the_last_version_is_lost(format_2):
     state_dir, expected = format_2
     for _ in range(2):  # it is migrated once
         database = opened(state_dir)
@@ -338,10 +320,6 @@ def test_nothing_of_a_state_of_the_last_version_is_lost(
 
         first = store.by_idempotency_key("first")
         report = store.result(expected["first"])
-        assert first is not None
-        assert report is not None
-        assert first.started_at is not None
-        assert first.finished_at is not None
         timing = Timing(
             started_at=first.started_at,
             finished_at=first.finished_at,
@@ -369,14 +347,11 @@ def test_nothing_of_a_state_of_the_last_version_is_lost(
             asyncio.run(sets.delete(summary.id))
 
         resumed = store.claim(datetime.now(UTC))
-        assert resumed is not None
         assert (resumed.id, resumed.done) == (expected["running"], 1)
         database.close()
 
 
-def test_a_state_of_the_last_version_that_cannot_be_read_whole_stays_as_it_is(
-    format_2: tuple[Path, dict[str, Any]],
-) -> None:
+def test_a_state_of_the_last_version_that_cannot_be_read_whole_stays_as_it_is(format_2):
     state_dir, _ = format_2
     choices = (state_dir / "active.json").read_text()
     (state_dir / "active.json").write_text("{")
@@ -405,7 +380,7 @@ PRAGMA user_version = 1;
 """
 
 
-def test_a_file_of_the_first_version_loses_no_accepted_audit(tmp_path: Path) -> None:
+def test_a_file_of_the_first_version_loses_no_accepted_audit(tmp_path):
     spec = AuditSpec(model="mnist", attacks=(FGSM(),)).model_dump_json()
     file = sqlite3.connect(tmp_path / FILE)
     file.executescript(FORMAT_1)

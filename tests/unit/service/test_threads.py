@@ -18,8 +18,7 @@ def _threads_as_they_were() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("scales_to", "most", "chosen"),
-    [(8, 8, 8), (8, 3, 2), (2, 8, 2), (1, 8, 1), (8, 1, 1)],
+    ("scales_to", "most", "chosen"), [(8, 8, 8), (8, 3, 2), (2, 8, 2), (1, 8, 1), (8, 1, 1)]
 )
 def test_threads_are_added_while_they_help(scales_to: int, most: int, chosen: int) -> None:
     def work() -> None:

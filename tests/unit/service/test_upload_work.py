@@ -63,8 +63,7 @@ def work(folder: Path, data: bytes, **changes: Any) -> dict[str, Any]:
     except RemoteError as error:
         return {"kind": "refused", "code": error.code, "message": str(error)}
     [line] = said
-    result: dict[str, Any] = json.loads(line)
-    return result
+    return json.loads(line)
 
 
 def refusal(folder: Path, data: bytes, **changes: Any) -> str:
@@ -74,17 +73,14 @@ def refusal(folder: Path, data: bytes, **changes: Any) -> str:
     assert result["code"] == "dataset_invalid"
     assert str(folder) not in result["message"]
     assert not (folder / "kept").exists()
-    message: str = result["message"]
-    return message
+    return result["message"]
 
 
 FOLDERS = {"3/b.png": png(30), "3/a.png": png(20), "7/c.png": png(70)}
 
 
 @pytest.mark.parametrize("prefix", ["", "my digits/"])
-def test_class_folders_are_read_with_or_without_one_around_them(
-    tmp_path: Path, prefix: str
-) -> None:
+def test_class_folders_are_read_with_or_without_one_around_them(tmp_path, prefix):
     extras = {"__MACOSX/._a": b"x", ".DS_Store": b"x", "3/.hidden": b"x", "README.txt": b"hello"}
     entries = {prefix + name: data for name, data in (FOLDERS | extras).items()}
     result = work(tmp_path, zipped(entries))
@@ -322,9 +318,7 @@ def test_pictures_larger_than_the_limit_are_refused_by_name(tmp_path: Path) -> N
         (npz(images=np.zeros((2, 400, 400), np.uint8), labels=[0, 1]), "the limit is 100000"),
     ],
 )
-def test_what_is_no_data_set_is_refused_with_the_reason(
-    tmp_path: Path, data: bytes, says: str
-) -> None:
+def test_what_is_no_data_set_is_refused_with_the_reason(tmp_path, data, says):
     assert says in refusal(tmp_path, data)
 
 

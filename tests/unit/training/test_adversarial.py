@@ -40,9 +40,7 @@ def _moment(progress: float = 1.0) -> StepContext:
 
 @pytest.mark.parametrize("kind", ["madry", "trades", "alp"])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_images_are_worse_than_clean_within_the_ball_and_the_box(
-    classifier, batch, kind, norm
-) -> None:
+def test_images_are_worse_than_clean_within_the_ball_and_the_box(classifier, batch, kind, norm):
     images, labels = batch
     threat = ThreatModel(norm=norm, epsilon=0.1 if norm == "linf" else 1.0)
     made = make_adversarial(_section(kind, threat=threat), classifier, images, labels, _moment())

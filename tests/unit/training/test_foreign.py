@@ -154,7 +154,6 @@ def test_the_graph_is_the_module_for_batches_of_any_size(mine) -> None:
     weights = _weights(mine)
     taken = classifier_of("mine:good", weights=weights, otherwise=DIGITS)
     network, origin = taken.module, taken.origin
-    assert origin is not None
     assert (taken.classes, taken.labels, taken.input) == (10, None, DIGITS)
     import mine as code
 

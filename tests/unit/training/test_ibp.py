@@ -35,8 +35,7 @@ def job(recipe, context):
 
 def _loss(job, progress: float) -> dict[str, torch.Tensor]:
     step = StepContext(progress, torch.Generator().manual_seed(0))
-    terms: dict[str, torch.Tensor] = job.loss(torch.arange(16), step)
-    return terms
+    return job.loss(torch.arange(16), step)
 
 
 def test_it_starts_with_clean_images_and_ends_with_the_worst_case(job) -> None:

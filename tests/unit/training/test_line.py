@@ -76,7 +76,6 @@ def test_a_killed_run_resumes_to_the_same_weights(undisturbed, tmp_path) -> None
 def test_adversaries_are_made_once(tmp_path, undisturbed) -> None:
     bundle = load_bundle(undisturbed / "models" / "mnist-static-smoke")
     recipe = smoke(load_recipe("mnist-static"))
-    assert recipe.adversaries is not None
     images = load("rendered-digits:test", None).subset(slice(0, 600))
     options = {
         "threat": recipe.adversaries.threat,
@@ -154,7 +153,6 @@ def test_a_run_of_another_recipe_is_not_resumed(run, few_digits, tmp_path) -> No
     assert run(recipe, tmp_path, resume=True).version == first.version
     reworded = recipe.model_copy(update={"summary": "Said in other words."})
     assert run(reworded, tmp_path, resume=True).version == first.version
-    assert recipe.loss is not None
     other = recipe.model_copy(update={"loss": recipe.loss.model_copy(update={"pixel_weight": 2})})
     with pytest.raises(RecipeError, match=r"different recipe \(loss differ\)"):
         run(other, tmp_path, resume=True)
@@ -173,7 +171,7 @@ def test_a_run_of_another_recipe_is_not_resumed(run, few_digits, tmp_path) -> No
 )
 def test_networks_that_do_not_fit_are_named_before_anything_is_trained(
     run, few_digits, tmp_path, recipe, change, said
-) -> None:
+):
     tiny = _tiny(recipe, few_digits, change)
     with pytest.raises(RecipeError, match=said):
         run(tiny, tmp_path)

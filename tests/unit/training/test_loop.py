@@ -53,9 +53,7 @@ def test_the_average_is_calmer_than_the_last_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("average", [None, 0.9])
-def test_a_stopped_training_resumes_to_what_an_undisturbed_one_keeps(
-    tmp_path: Path, average: float | None
-) -> None:
+def test_a_stopped_training_resumes_to_what_an_undisturbed_one_keeps(tmp_path, average):
     undisturbed, resumed = job(4, average), job(4, average)
     expected = run(undisturbed, tmp_path / "undisturbed")
     with suppress(KeyboardInterrupt):

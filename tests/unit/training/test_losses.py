@@ -72,7 +72,6 @@ def test_the_loss_network_is_frozen_and_the_target_has_no_gradient(data_dir) -> 
     terms = loss.terms(denoised, clean.detach(), targets)
     torch.stack(list(terms.values())).sum().backward()
     assert clean.grad is None
-    assert denoised.grad is not None
     assert bool(denoised.grad.abs().sum() > 0)
     assert not any(p.requires_grad for p in network.parameters())
 
@@ -137,9 +136,7 @@ def test_a_compiler_sees_the_loss_network_as_one_graph(data_dir) -> None:
     compiled.compile(fullgraph=True, backend="aot_eager")
     (exact, wanted), (total, gradient) = (
         _gradient(
-            FeatureLoss(network, scaling="elements", feature_weight=1, pixel_weight=1),
-            clean,
-            shown,
+            FeatureLoss(network, scaling="elements", feature_weight=1, pixel_weight=1), clean, shown
         )
         for network in (plain, compiled)
     )

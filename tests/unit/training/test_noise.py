@@ -36,7 +36,6 @@ def test_the_run_exports_its_sigma_and_learns_to_remove_the_noise(run, tmp_path)
     recipe = recipe.model_copy(update={"denoiser": learning})
     manifest = run(recipe, tmp_path)
     folder = tmp_path / "models" / recipe.name
-    assert manifest.content.smoothing is not None
     assert manifest.content.smoothing.sigma == 0.5
     assert set(manifest.about["held_out"]) == {"noisy", "clean", "score"}
     card = (folder / "README.md").read_text()

@@ -119,9 +119,7 @@ def test_it_resumes_by_the_recipe_that_it_wrote(fend, protected: Protected) -> N
     assert read_manifest(protected.bundle).version == before
 
 
-def test_an_audit_takes_data_and_threat_from_the_bundle(
-    fend, folder: Path, protected: Protected
-) -> None:
+def test_an_audit_takes_data_and_threat_from_the_bundle(fend, folder, protected):
     about = read_manifest(protected.bundle).about
     spec = from_request({"model": "photos-smoke", "preset": "standard"}, 5, defaults_of(about))
     assert spec.dataset == f"folder:{folder / 'photos'}"
@@ -146,9 +144,7 @@ def test_its_surrogate_is_a_small_network_of_the_same_input(protected: Protected
     assert recipe.classifier.factory is None
 
 
-def test_a_classifier_that_may_learn_does_and_the_card_says_so(
-    fend, folder: Path, protected: Protected
-) -> None:
+def test_a_classifier_that_may_learn_does_and_the_card_says_so(fend, folder, protected):
     code, said = fend(
         "protect", *SAID, "--data", "photos", "--smoke", "--threads", 1, "--let-classifier-learn"
     )
@@ -180,9 +176,7 @@ def test_identity_makes_a_bundle_that_serves(fend, folder: Path, data: tuple[str
     (["cat/a.png", "yak/b.png"], "not among ant, bee, cat, dog, emu: yak"),
     (["cat/a.png", "bee/notes.txt", "bee/x.txt"], "2 of 3 pictures cannot be used: "),
 ])  # fmt: skip
-def test_photographs_that_teach_nothing_are_refused_first(
-    fend, tmp_path: Path, files: list[str], said: str
-) -> None:
+def test_photographs_that_teach_nothing_are_refused_first(fend, tmp_path, files, said):
     for file in files:
         (tmp_path / file).parent.mkdir(exist_ok=True)
         if file.endswith("/"):

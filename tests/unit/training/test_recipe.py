@@ -45,7 +45,6 @@ def test_every_defence_has_a_cpu_budget_and_the_same_images(defence) -> None:
 def test_the_ablation_differs_in_its_loss_network_alone(data, profile) -> None:
     paper = load_recipe(f"{data}-feature-loss", profile=profile)
     ablation = load_recipe(f"{data}-pixel-mse", profile=profile)
-    assert paper.loss is not None
     changed = paper.loss.model_copy(update={"network": None})
     own = {"name": ablation.name, "summary": ablation.summary, "loss": changed}
     assert ablation == paper.model_copy(update=own)
@@ -57,14 +56,12 @@ def test_the_paper_recipe_is_the_papers() -> None:
     assert (recipe.denoiser.epochs, recipe.denoiser.batch_size) == (100, 128)
     optimiser = recipe.denoiser.optimiser
     assert (optimiser.kind, optimiser.learning_rate, optimiser.weight_decay) == ("adam", 1e-3, 1e-5)
-    assert recipe.adversaries is not None
     assert recipe.adversaries.threat.epsilon == 0.2
     pgd = recipe.adversaries.attacks[1]
     assert pgd.name == "pgd"
     assert (pgd.steps, pgd.step_size) == (100, 0.1)
     assert not recipe.adversaries.include_clean
     loss = recipe.loss
-    assert loss is not None
     assert (loss.network, loss.taps, loss.scaling) == ("vgg16-imagenet", "text", "elements")
     assert (loss.distance, loss.feature_weight, loss.pixel_weight) == ("squared", 1, 1)
 
@@ -157,7 +154,6 @@ def test_changes_are_laid_over_the_profile() -> None:
     recipe = load_recipe("mnist-feature-loss", profile="cpu", changes=changes)
     assert (recipe.name, recipe.data.limit) == ("mine", 77)
     assert (recipe.data.train, recipe.data.test) == ("cifar10-grey:train", "cifar10-grey:test")
-    assert recipe.loss is not None
     assert (recipe.loss.network, recipe.loss.taps) == ("vgg16-cifar10", "shapes")
     assert recipe.denoiser.config == {"width": 8}
     assert recipe.denoiser.epochs == plain.denoiser.epochs

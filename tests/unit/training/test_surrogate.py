@@ -4,13 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import small_bundles
 import torch
 
-from fend.bundles import SuspicionRule, load_bundle, read_manifest, save_bundle
+from fend.bundles import load_bundle, read_manifest
 from fend.datasets import MissingDatasetError
 from fend.errors import Invalid
-from fend.images import InputSpec
-from fend.models import build
 from training.recipe import smaller
 from training.recipe.files import load_recipe
 from training.recipe.smaller import smoke, surrogate_recipe
@@ -96,16 +95,6 @@ def test_what_is_missing_is_named(defence, tmp_path) -> None:
 
 
 def test_a_bundle_that_training_did_not_make_has_no_recipe(tmp_path) -> None:
-    save_bundle(
-        tmp_path / "own",
-        name="own",
-        input_spec=InputSpec(channels=1, height_px=28, width_px=28),
-        labels=list("0123456789"),
-        denoiser=("identity", {}, build("identity", {})),
-        classifier=("paper-lenet", {}, build("paper-lenet", {})),
-        suspicion=SuspicionRule(threshold=0.3, false_positive_rate=0.01),
-        about={"trained_on": "my images"},
-        card="# own\n",
-    )
+    small_bundles.save(tmp_path / "own", about={"trained_on": "my images"})
     with pytest.raises(Invalid, match="own does not say by which recipe"):
         surrogate_recipe(read_manifest(tmp_path / "own"), 1)

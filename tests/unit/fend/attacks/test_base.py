@@ -65,9 +65,7 @@ ATTACKS = [
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("epsilon", [0.0, 0.03, 0.3])
 @pytest.mark.parametrize("attacker", ATTACKS, ids=repr)
-def test_every_attack_stays_in_its_threat_model(
-    attacker, epsilon, norm, model, images, labels
-) -> None:
+def test_every_attack_stays_in_its_threat_model(attacker, epsilon, norm, model, images, labels):
     """ART #73, #85, #148; cleverhans #823: a perturbation or an iterate outside what is allowed.
     torchattacks #124: at epsilon 0 the images, and so the accuracy, were not the clean ones."""
     threat = ThreatModel(norm=norm, epsilon=epsilon)

@@ -142,9 +142,7 @@ def test_an_image_that_was_wrong_all_along_is_no_find(linear, images, labels) ->
     ],
     ids=["detach", "no-grad", "inference", "rounded", "times-zero", "clamped", "other-leaf"],
 )
-def test_a_model_that_hides_its_gradient_is_flagged(
-    hide, norm, attacker, linear, images, labels
-) -> None:
+def test_a_model_that_hides_its_gradient_is_flagged(hide, norm, attacker, linear, images, labels):
     def model(batch: Tensor) -> Tensor:
         return hide(linear, batch)
 
@@ -208,9 +206,7 @@ class BrokenAt(torch.autograd.Function):
 @pytest.mark.parametrize("attacker", GRADIENT_ATTACKS, ids=repr)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_broken_gradient_is_flagged_and_the_attack_goes_on(
-    norm, value, attacker, linear, images
-) -> None:
+def test_a_broken_gradient_is_flagged_and_the_attack_goes_on(norm, value, attacker, linear, images):
     """A NaN gradient would fail the audit, or make a sign() of NaN: an attack that never moves."""
 
     def model(batch: Tensor) -> Tensor:

@@ -32,12 +32,10 @@ class Exposed:
     network: nn.Sequential
 
     def __call__(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(images)
-        return logits
+        return self.network(images)
 
     def features(self, images: Tensor) -> Tensor:
-        found: Tensor = self.network[:-1](images)
-        return found
+        return self.network[:-1](images)
 
 
 @pytest.fixture(scope="module")

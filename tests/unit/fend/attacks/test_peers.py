@@ -139,8 +139,7 @@ class Wave(nn.Module):
         nn.init.normal_(self.mix.weight, std=1.0, generator=generator)
 
     def forward(self, images: Tensor) -> Tensor:
-        waved: Tensor = images + torch.sin(3 * self.mix(images))
-        return waved
+        return images + torch.sin(3 * self.mix(images))
 
 
 def test_the_gradient_through_stacked_denoisers_is_that_of_finite_differences() -> None:

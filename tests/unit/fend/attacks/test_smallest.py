@@ -88,7 +88,7 @@ def test_leaving_early_costs_no_success(attacker, norm, digit_classifier, digit_
 @each_attack
 def test_an_image_that_is_wrong_already_is_left_alone(
     attacker, norm, digit_classifier, digit_batch
-) -> None:
+):
     """auto-attack #81: a crash when a whole batch is wrong at the start."""
     pixels, labels = (part[:8] for part in digit_batch)
     threat = ThreatModel(norm=norm, epsilon=LARGE[norm])
@@ -103,9 +103,7 @@ def test_an_image_that_is_wrong_already_is_left_alone(
 
 
 @each_attack
-def test_an_answer_does_not_depend_on_the_batch(
-    attacker, norm, digit_classifier, digit_batch
-) -> None:
+def test_an_answer_does_not_depend_on_the_batch(attacker, norm, digit_classifier, digit_batch):
     """Carlini's code gives up on a batch as a whole; foolbox draws for the whole batch at once."""
 
     def one_by_one(batch: Tensor) -> Tensor:

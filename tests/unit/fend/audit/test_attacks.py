@@ -6,16 +6,9 @@ from typing import Any, get_args
 import pytest
 
 from fend.attacks import AttackSpec
-from fend.audit import (
-    AttackRow,
-    AuditSpec,
-    OpenAudit,
-    from_request,
-    open_audit,
-    run_shard,
-    shards_of,
-)
+from fend.audit import AuditSpec, OpenAudit, from_request, open_audit, run_shard, shards_of
 from fend.audit.levels import runs_at
+from fend.audit.rows import AttackRow
 from fend.threat import Knowledge
 
 QUICK: dict[str, dict[str, Any]] = {

@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from small_bundles import save
 
 from fend.audit import (
     PRESETS,
@@ -21,9 +24,7 @@ from fend.audit import (
     source_of,
     to_markdown,
 )
-from fend.bundles import load_bundle, save_bundle
 from fend.cli.main import main
-from fend.models import build
 
 FGSM_SPEC = from_request(
     {"model": "mnist", "dataset": "rendered-digits", "attacks": [{"name": "fgsm"}],
@@ -31,18 +32,26 @@ FGSM_SPEC = from_request(
 )  # fmt: skip
 
 
-def fend(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["fend", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    return int(exit_.value.code or 0)
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """What is kept of stopped audits is kept in the folder that somebody is in."""
+@pytest.fixture
+def fend(monkeypatch, capsys, tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command in `tmp_path`, where what is kept of stopped audits is: its exit code, and
+    what it wrote to stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fend", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        told = capsys.readouterr()
+        return int(exit_.value.code or 0), told.out, told.err
+
+    return run
+
+
+@pytest.fixture
+def audit(fend) -> Callable[..., tuple[int, str, str]]:
+    quick = ("--dataset", "rendered-digits", "--samples", 6, "--epsilon", 0.1, "--device", "cpu")
+    return partial(fend, "audit", *quick, "--workers", 1)
 
 
 @pytest.fixture(scope="module")
@@ -53,65 +62,34 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def audit(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    quick = ("--dataset", "rendered-digits", "--samples", 6, "--epsilon", 0.1, "--device", "cpu")
-    return fend(monkeypatch, "audit", *quick, "--workers", 1, *arguments)
-
-
-def test_json_on_stdout_is_the_file(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tiny_bundle_dir: Path,
-    tmp_path: Path,
-    small: Path,
-) -> None:
-    file = tmp_path / "report.json"
-    folder = tiny_bundle_dir / "mnist"
-    written = ("--spec", small, "--format", "json", "--output", file)
-    assert audit(monkeypatch, folder, *written, "--seed", 5) == 0
-    printed = capsys.readouterr().out
-    assert printed == file.read_text()
+def test_json_on_stdout_is_the_file(audit, tiny_bundle_dir, small):
+    written = ("--spec", small, "--format", "json", "--output", "report.json")
+    code, printed, _ = audit(tiny_bundle_dir / "mnist", *written, "--seed", 5)
+    assert (code, printed) == (0, Path("report.json").read_text())
     result = AuditDocument.model_validate_json(printed).result
     assert (result.identity.n, result.identity.seed, result.threat.epsilon) == (6, 5, 0.1)
 
 
-def test_a_bundle_is_found_by_name_and_the_table_shows_every_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_bundle_dir: Path
-) -> None:
-    assert audit(monkeypatch, "mnist", "--models-dir", tiny_bundle_dir) == 0
-    printed = capsys.readouterr().out
-    for words in (
-        "clean",
-        "grey_box",
-        "white_box",
-        "FGSM",
-        "PGD-20",
-        "worst case",
-        "checks of the attacks passed",
-        "Preset: quick, a quick look",
-    ):
+def test_a_bundle_is_found_by_name_and_the_table_shows_every_line(audit, tiny_bundle_dir):
+    code, printed, _ = audit("mnist", "--models-dir", tiny_bundle_dir)
+    assert code == 0
+    for words in ("clean", "grey_box", "white_box", "FGSM", "PGD-20", "worst case",
+                  "checks of the attacks passed", "Preset: quick, a quick look"):  # fmt: skip
         assert words in printed
 
 
-def test_reports_and_rows_are_written_by_what_the_file_is_called(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tiny_bundle_dir: Path,
-    tmp_path: Path,
-    small: Path,
-) -> None:
-    rows, page = tmp_path / "rows.jsonl", tmp_path / "report.html"
+def test_reports_and_rows_are_written_by_what_the_file_is_called(audit, tiny_bundle_dir, small):
     common = (tiny_bundle_dir / "mnist", "--spec", small)
-    written = ("--output", page, "--rows", rows)
-    assert audit(monkeypatch, *common, *written, "--format", "markdown") == 0
-    markdown = capsys.readouterr().out
+    written = ("--output", "report.html", "--rows", "rows.jsonl")
+    code, markdown, _ = audit(*common, *written, "--format", "markdown")
+    assert code == 0
     assert markdown.startswith("# Robustness of mnist")
-    assert page.read_text().lstrip().lower().startswith("<!doctype html>")
-    text = tmp_path / "report.md"
-    assert audit(monkeypatch, *common, "--output", text, "--format", "html") == 0
-    assert capsys.readouterr().out.lower().startswith("<!doctype html>")
-    assert text.read_text() == markdown
-    lines = rows.read_text().splitlines()
+    assert Path("report.html").read_text().lstrip().lower().startswith("<!doctype html>")
+    code, page, _ = audit(*common, "--output", "report.md", "--format", "html")
+    assert code == 0
+    assert page.lower().startswith("<!doctype html>")
+    assert Path("report.md").read_text() == markdown
+    lines = Path("rows.jsonl").read_text().splitlines()
     kinds = [json.loads(line)["kind"] for line in lines]
     assert kinds.count("clean") == 6
     assert {"attack", "cost", "example"} <= set(kinds)
@@ -125,124 +103,77 @@ def test_reports_and_rows_are_written_by_what_the_file_is_called(
     assert to_markdown(report) == markdown, "the rows are enough to make the report again"
 
 
-def test_a_surrogate_can_be_named(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tiny_bundle_dir: Path,
-    tmp_path: Path,
-) -> None:
+def test_a_surrogate_can_be_named(audit, tiny_bundle_dir, tmp_path):
     models = tmp_path / "models"
     shutil.copytree(tiny_bundle_dir, models)
-    other = load_bundle(models / "mnist").manifest.content
     torch.manual_seed(1)
-    save_bundle(
-        models / "other",
-        name="other",
-        input_spec=other.input,
-        labels=other.labels,
-        denoiser=("identity", {}, build("identity", {})),
-        classifier=("paper-lenet", {}, build("paper-lenet", {})),
-        suspicion=other.suspicion,
-        about={},
-        card="",
-    )
-    spec = tmp_path / "request.json"
-    spec.write_text(json.dumps({"attacks": [{"name": "fgsm"}], "sanity_samples": 0}))
-    chosen = ("--knowledge", "black_box", "--spec", spec, "--models-dir", models)
-    assert audit(monkeypatch, "mnist", *chosen, "--surrogate", "other", "--format", "json") == 0
-    identity = json.loads(capsys.readouterr().out)["result"]["identity"]
-    assert identity["surrogate"] == "other"
-    assert audit(monkeypatch, "mnist", *chosen, "--surrogate", "another") == 2
-    assert "error [surrogate_missing]" in capsys.readouterr().err
+    save(models / "other")
+    Path("spec.json").write_text(json.dumps({"attacks": [{"name": "fgsm"}], "sanity_samples": 0}))
+    chosen = ("--knowledge", "black_box", "--spec", "spec.json", "--models-dir", models)
+    code, printed, _ = audit("mnist", *chosen, "--surrogate", "other", "--format", "json")
+    assert code == 0
+    assert json.loads(printed)["result"]["identity"]["surrogate"] == "other"
+    code, _, told = audit("mnist", *chosen, "--surrogate", "another")
+    assert code == 2
+    assert "error [surrogate_missing]" in told
 
 
-def test_other_commands_stand_beside_a_models_name(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tiny_bundle_dir: Path,
-    tmp_path: Path,
-    small: Path,
-) -> None:
+def test_other_commands_stand_beside_a_models_name(fend, tiny_bundle_dir, tmp_path, small):
     shutil.copytree(tiny_bundle_dir / "mnist", tmp_path / "diff")
-    assert fend(monkeypatch, "audit", "diff", "a.json", "b.json") == 2
-    assert "error [report_unreadable]: a.json" in capsys.readouterr().err
-    assert fend(monkeypatch, "audit", "self-test", "--help") == 0
-    assert "--samples" in capsys.readouterr().out
-    assert fend(monkeypatch, "audit", "run", "--help") == 0
-    assert "--surrogate" in capsys.readouterr().out
-    assert fend(monkeypatch, "audit", "--help") == 0
-    listed = capsys.readouterr().out
-    assert all(word in listed for word in ("diff", "self-test", "run"))
+    code, _, told = fend("audit", "diff", "a.json", "b.json")
+    assert code == 2
+    assert "error [report_unreadable]: a.json" in told
+    for words, shown in (("self-test", "--samples"), ("run", "--surrogate"), ("", "self-test")):
+        code, printed, _ = fend("audit", *words.split(), "--help")
+        assert code == 0
+        assert shown in printed
+    assert all(word in printed for word in ("diff", "run"))
     options = ("--dataset", "rendered-digits", "--samples", 2, "--workers", 1, "--spec", small)
     places = ("--models-dir", tmp_path, "--format", "json", "--device", "cpu")
-    assert fend(monkeypatch, "audit", "run", "diff", *options, *places) == 0
-    assert json.loads(capsys.readouterr().out)["result"]["identity"]["n"] == 2
+    code, printed, _ = fend("audit", "run", "diff", *options, *places)
+    assert (code, json.loads(printed)["result"]["identity"]["n"]) == (0, 2)
 
 
-def test_knowledge_can_be_chosen(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tiny_bundle_dir: Path,
-    small: Path,
-) -> None:
+def test_knowledge_can_be_chosen(audit, tiny_bundle_dir, small):
     chosen = ("--spec", small, "--knowledge", "white_box", "--format", "json")
-    assert audit(monkeypatch, tiny_bundle_dir / "mnist", *chosen) == 0
-    report = json.loads(capsys.readouterr().out)["result"]
-    assert {line["knowledge"] for line in report["lines"]} == {"white_box"}
-    assert len(report["lines"]) == len(PRESETS["quick"]["attacks"])
+    code, printed, _ = audit(tiny_bundle_dir / "mnist", *chosen)
+    assert code == 0
+    lines = json.loads(printed)["result"]["lines"]
+    assert {line["knowledge"] for line in lines} == {"white_box"}
+    assert len(lines) == len(PRESETS["quick"]["attacks"])
 
 
-def test_a_file_can_hold_any_field_and_flags_win(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tiny_bundle_dir: Path,
-    tmp_path: Path,
-) -> None:
-    file = tmp_path / "request.json"
-    file.write_text(json.dumps({"attacks": [{"name": "noise", "draws": 2}], "samples": 99}))
-    chosen = ("--spec", file, "--format", "json")
-    assert audit(monkeypatch, tiny_bundle_dir / "mnist", *chosen) == 0
-    spec = json.loads(capsys.readouterr().out)["result"]["spec"]
+def test_a_file_can_hold_any_field_and_flags_win(audit, tiny_bundle_dir):
+    asked = {"attacks": [{"name": "noise", "draws": 2}], "samples": 99}
+    Path("spec.json").write_text(json.dumps(asked))
+    code, printed, _ = audit(tiny_bundle_dir / "mnist", "--spec", "spec.json", "--format", "json")
+    assert code == 0
+    spec = json.loads(printed)["result"]["spec"]
     assert [attack["name"] for attack in spec["attacks"]] == ["noise"]
     assert spec["samples"] == 6
 
 
-def test_a_file_that_cannot_be_written_in_the_end_loses_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tiny_bundle_dir: Path,
-    tmp_path: Path,
-    small: Path,
-) -> None:
+def test_a_file_that_cannot_be_written_in_the_end_loses_nothing(audit, tiny_bundle_dir, small):
     asked = (tiny_bundle_dir / "mnist", "--spec", small, "--format", "json")
-    assert audit(monkeypatch, *asked, "--rows", "/dev/full") == 2
-    told = capsys.readouterr()
-    assert AuditDocument.model_validate_json(told.out).result.identity.n == 6
-    assert "error [output_unwritable]: /dev/full" in told.err
-    assert audit(monkeypatch, *asked, "--rows", "rows.jsonl") == 0
-    again = capsys.readouterr()
-    assert "6 of 6 images were done before" in again.err
-    assert json.loads(again.out)["result"] == json.loads(told.out)["result"]
-    assert (tmp_path / "rows.jsonl").read_text().count('"kind":"clean"') == 6
-    assert not list((tmp_path / ".fend/audits").iterdir())
+    code, first, told = audit(*asked, "--rows", "/dev/full")
+    assert code == 2
+    assert AuditDocument.model_validate_json(first).result.identity.n == 6
+    assert "error [output_unwritable]: /dev/full" in told
+    code, again, told = audit(*asked, "--rows", "rows.jsonl")
+    assert code == 0
+    assert "6 of 6 images were done before" in told
+    assert json.loads(again)["result"] == json.loads(first)["result"]
+    assert Path("rows.jsonl").read_text().count('"kind":"clean"') == 6
+    assert not list(Path(".fend/audits").iterdir())
 
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
-def test_a_stopped_audit_goes_on_where_it_was(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tiny_bundle_dir: Path,
-    tmp_path: Path,
-    number: signal.Signals,
-    workers: int,
-) -> None:
+def test_a_stopped_audit_goes_on_where_it_was(fend, tiny_bundle_dir, tmp_path, number, workers):
     spec = {"dataset": "rendered-digits", "samples": 6, "shard_size": 1, "sanity_samples": 0,
             "examples": 0, "knowledge": ["white_box"],
             "attacks": [{"name": "pgd", "steps": 60, "early_stop": False}]}  # fmt: skip
     (tmp_path / "spec.json").write_text(json.dumps(spec))
-    command = [
-        "audit", str(tiny_bundle_dir / "mnist"), "--spec", "spec.json", "--device", "cpu",
-    ]  # fmt: skip
+    command = ["audit", tiny_bundle_dir / "mnist", "--spec", "spec.json", "--device", "cpu"]
     process = subprocess.Popen(
         [sys.executable, "-c", "from fend.cli.main import main; main()", *command,
          "--workers", str(workers)],
@@ -259,12 +190,11 @@ def test_a_stopped_audit_goes_on_where_it_was(
     for folder in (".fend/audits", "elsewhere"):
         rows = f"{folder.replace('/', '-')}.jsonl"
         kept_in = ("--work-dir", folder, "--workers", 1, "--rows", rows)
-        assert fend(monkeypatch, *command, *kept_in) == 0
-        assert ("were done before" in capsys.readouterr().err) is (folder != "elsewhere")
+        code, _, told = fend(*command, *kept_in)
+        assert (code, "were done before" in told) == (0, folder != "elsewhere")
         assert not list((tmp_path / folder).iterdir())
-    assert (tmp_path / ".fend-audits.jsonl").read_bytes() == (
-        tmp_path / "elsewhere.jsonl"
-    ).read_bytes()
+    kept, anew = (tmp_path / f"{name}.jsonl" for name in (".fend-audits", "elsewhere"))
+    assert kept.read_bytes() == anew.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -286,44 +216,32 @@ def test_a_stopped_audit_goes_on_where_it_was(
         (["mnist", "--rows", f"{__file__}/rows.jsonl"], "output_unwritable", "no folder"),
         (["mnist", "--rows", "/proc/rows.jsonl"], "output_unwritable", "cannot be written"),
         (["mnist", "--surrogate", "other"], "audit_spec_invalid", "surrogate"),
-        (
-            ["mnist", "--url", "http://127.0.0.1:1", "--token-file", "no"],
-            "token_missing",
-            "--token-file",
-        ),
+        (["mnist", "--url", "http://[::1]:1", "--token-file", "no"], "token_missing", "-file"),
         (["mnist", "--spec", "no-such.json"], "audit_spec_invalid", "--spec"),
     ],
 )
 def test_an_error_is_one_line_with_its_code(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tiny_bundle_dir: Path,
-    tmp_path: Path,
-    arguments: list[str],
-    code: str,
-    says: str,
-) -> None:
+    audit, tiny_bundle_dir, tmp_path, arguments, code, says
+):
     places = ("--models-dir", tiny_bundle_dir, "--data-dir", tmp_path)
-    assert audit(monkeypatch, *places, *arguments) == 2
-    [line] = capsys.readouterr().err.splitlines()
+    ended, _, told = audit(*places, *arguments)
+    assert ended == 2
+    [line] = told.splitlines()
     assert line.startswith(f"error [{code}]: ")
     assert says in line
 
 
-def test_bundles_can_be_inspected_and_verified(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tiny_bundle_dir: Path,
-    tmp_path: Path,
-) -> None:
+def test_bundles_can_be_inspected_and_verified(fend, tiny_bundle_dir, tmp_path):
     folder = tiny_bundle_dir / "mnist"
-    assert fend(monkeypatch, "bundle", "inspect", folder) == 0
-    manifest = json.loads(capsys.readouterr().out)
-    assert fend(monkeypatch, "bundle", "verify", folder) == 0
-    assert manifest["version"] in capsys.readouterr().out
-    for file in folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    with (tmp_path / "classifier.safetensors").open("ab") as weights:
+    code, printed, _ = fend("bundle", "inspect", folder)
+    assert code == 0
+    version = json.loads(printed)["version"]
+    code, printed, _ = fend("bundle", "verify", folder)
+    assert code == 0
+    assert version in printed
+    shutil.copytree(folder, tmp_path / "mnist")
+    with (tmp_path / "mnist/classifier.safetensors").open("ab") as weights:
         weights.write(b"\0")
-    assert fend(monkeypatch, "bundle", "verify", tmp_path) == 2
-    assert "error [bundle_corrupt]" in capsys.readouterr().err
+    code, _, told = fend("bundle", "verify", tmp_path / "mnist")
+    assert code == 2
+    assert "error [bundle_corrupt]" in told

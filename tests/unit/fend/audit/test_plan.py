@@ -25,9 +25,7 @@ TRANSFER = {BLACK, GREY, AWARE}
         (Square(), {QUERY}),
     ],
 )
-def test_each_attack_runs_where_it_makes_sense(
-    attacker: AttackSpec, levels: set[Knowledge]
-) -> None:
+def test_each_attack_runs_where_it_makes_sense(attacker, levels):
     assert {level for level in Knowledge if runs_at(attacker, level)} == levels
 
 
@@ -41,9 +39,7 @@ def test_lines_are_in_the_order_of_the_spec() -> None:
 
 
 @pytest.mark.parametrize("attacker", [PGD(), APGD(), MIFGSM()], ids=repr)
-def test_an_attack_stops_early_only_where_the_attacked_model_is_the_judge(
-    attacker: AttackSpec,
-) -> None:
+def test_an_attack_stops_early_only_where_the_attacked_model_is_the_judge(attacker):
     """A surrogate falls long before the pipeline does; a random pipeline falls once by luck."""
     for level in TRANSFER:
         assert line_at(attacker, level).attack.early_stop is False  # type: ignore[union-attr]

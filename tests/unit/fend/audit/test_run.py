@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from fend.attacks import FGSM, PGD
 from fend.audit import (
@@ -111,10 +111,10 @@ if __name__ == "__main__":
         [sys.executable, program, spec, job.bundle_dir], start_new_session=True
     )
     try:
-        _wait_until(lambda: len(_in_session(process.pid)) >= 3)
+        until(lambda: len(_in_session(process.pid)) >= 3)
         process.kill()
         process.wait()
-        _wait_until(lambda: not _in_session(process.pid))
+        until(lambda: not _in_session(process.pid))
     finally:
         for left in _in_session(process.pid):
             os.kill(left, signal.SIGKILL)
@@ -131,10 +131,3 @@ def _in_session(session: int) -> list[int]:
         if int(own) == session and state != "Z":
             found.append(int(stat.parent.name))
     return found
-
-
-def _wait_until(holds: Any) -> None:
-    deadline_s = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)

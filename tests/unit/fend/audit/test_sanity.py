@@ -1,13 +1,13 @@
 """The sanity block: it sees what would make a report wrong, and leaves honest models alone."""
 
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
+import audit_rows
 import pytest
 
 from fend.attacks import FGSM, PGD, AttackSpec, Gradient, Noise, Objective, Square
-from fend.audit import AttackRow, CleanRow, Probe, ProbeRow
+from fend.audit.rows import AttackRow, CleanRow, Probe, ProbeRow
 from fend.threat import Knowledge
 
 BLACK, GREY, WHITE, QUERY = (
@@ -25,7 +25,7 @@ EPSILONS = (0.0, 0.1, 0.2, 0.3)
 
 
 @pytest.fixture
-def full(audit_rows: ModuleType) -> Callable[..., Any]:
+def full() -> Callable[..., Any]:
     """Rows of an audit that tries everything: 200 images, all in order."""
 
     def make(**fields: Any) -> Any:
@@ -46,18 +46,14 @@ def broken(made: Any, count: int) -> Any:
 
 
 @pytest.mark.parametrize("count", [0, 1, 20, 199, 200])
-def test_an_honest_model_passes_whether_strong_or_weak(
-    full: Callable[..., Any], count: int
-) -> None:
+def test_an_honest_model_passes_whether_strong_or_weak(full, count):
     report = broken(full(), count).report()
     assert report.reliable is True, report.verdict
     assert all(line.passed is True for line in report.sanity)
     assert report.verdict.startswith("It does not hold" if count == 200 else "An upper bound")
 
 
-def test_one_image_may_be_chance_in_every_check_that_compares_attacks(
-    full: Callable[..., Any],
-) -> None:
+def test_one_image_may_be_chance_in_every_check_that_compares_attacks(full):
     made = full().breaks((WHITE, 0), [0]).breaks((QUERY, 5), [1]).breaks((WHITE, 2), [2])
     made.breaks((WHITE, 4), [3]).breaks((GREY, 1), [4]).bends(0.1, [5])
     for probe in (Probe.MORE_STEPS, Probe.MORE_RESTARTS, Probe.NOISE, Probe.UNBOUNDED):
@@ -128,9 +124,7 @@ def test_numbers_that_are_not_there_count_as_not_answered(full: Callable[..., An
     assert "the rules were kept" in made.failed()
 
 
-def test_zero_gradients_are_no_matter_where_the_image_falls_anyway(
-    full: Callable[..., Any],
-) -> None:
+def test_zero_gradients_are_no_matter_where_the_image_falls_anyway(full):
     made = full().breaks((WHITE, 1), range(200)).change(AttackRow, range(200), zero_gradient=True)
     assert "gradients are not zero" not in made.failed()
 
@@ -140,9 +134,7 @@ def test_a_loss_with_a_gradient_covers_for_one_without(full: Callable[..., Any])
     assert not made.failed()
 
 
-def test_bpda_that_is_weaker_is_no_failure_but_is_no_evidence_either(
-    full: Callable[..., Any],
-) -> None:
+def test_bpda_that_is_weaker_is_no_failure_but_is_no_evidence_either(full):
     report = full().breaks((WHITE, 1), range(200)).report()
     [line] = [line for line in report.sanity if line.name == "BPDA and features find no more"]
     assert line.passed is True
@@ -155,9 +147,7 @@ def test_transfer_at_grey_box_may_favour_one_step(full: Callable[..., Any]) -> N
     assert not made.failed()
 
 
-def test_a_small_epsilon_that_breaks_nothing_is_not_held_against_the_attack(
-    audit_rows: ModuleType,
-) -> None:
+def test_a_small_epsilon_that_breaks_nothing_is_not_held_against_the_attack():
     made = audit_rows.AuditRows(threat={"epsilon": 0.01}).change(AttackRow, range(100), distance=0)
     made.fails(Probe.UNDEFENDED, range(100))
     report = made.report()
@@ -170,7 +160,7 @@ def test_a_hardened_classifier_is_no_broken_attack(full: Callable[..., Any]) -> 
     assert not full().fails(Probe.UNDEFENDED, range(186)).failed()
 
 
-def test_eot_answers_for_randomness(audit_rows: ModuleType) -> None:
+def test_eot_answers_for_randomness():
     eot = PGD(steps=20, gradient=Gradient(samples=20))
     for attacks, failed in (((PGD(),), True), ((PGD(), eot), False)):
         made = audit_rows.AuditRows(attacks)
@@ -181,7 +171,7 @@ def test_eot_answers_for_randomness(audit_rows: ModuleType) -> None:
         assert made.failed() == ({"answers repeat, or EOT is used"} if failed else set())
 
 
-def test_a_cascade_is_compared_only_where_attacks_tried(audit_rows: ModuleType) -> None:
+def test_a_cascade_is_compared_only_where_attacks_tried():
     attacks = (FGSM(), BPDA, PGD(steps=20))
     made = audit_rows.AuditRows(attacks, (WHITE,), cascade=True).breaks((WHITE, 0), range(10))
     made.skips((WHITE, 1), range(10)).breaks((WHITE, 1), range(10, 30))
@@ -192,7 +182,7 @@ def test_a_cascade_is_compared_only_where_attacks_tried(audit_rows: ModuleType) 
     assert verdicts["BPDA and features find no more"] is False
 
 
-def test_what_was_not_tried_is_said_and_is_no_failure(audit_rows: ModuleType) -> None:
+def test_what_was_not_tried_is_said_and_is_no_failure():
     report = audit_rows.AuditRows((FGSM(),), (GREY,), probed=False).report()
     assert report.reliable is None
     assert "No probes ran" in report.verdict
@@ -201,7 +191,7 @@ def test_what_was_not_tried_is_said_and_is_no_failure(audit_rows: ModuleType) ->
     assert all(line.text.startswith("Not tried: ") for line in untried)
 
 
-def test_without_probes_a_defect_still_shows(audit_rows: ModuleType) -> None:
+def test_without_probes_a_defect_still_shows():
     made = audit_rows.AuditRows(probed=False).breaks((GREY, 1), range(9))
     assert made.report().reliable is False
 
@@ -210,15 +200,13 @@ def test_without_probes_a_defect_still_shows(audit_rows: ModuleType) -> None:
     (50, 1, False), (50, 2, True), (200, 1, False), (200, 2, True), (1_000, 2, False),
     (1_000, 3, True),
 ])  # fmt: skip
-def test_queries_may_find_two_in_a_thousand_but_at_least_one(
-    audit_rows: ModuleType, n: int, extra: int, fails: bool
-) -> None:
+def test_queries_may_find_two_in_a_thousand_but_at_least_one(n, extra, fails):
     made = audit_rows.AuditRows((PGD(steps=20), Square(queries=9)), (WHITE, QUERY), n=n)
     made.breaks((QUERY, 1), range(extra))
     assert ("queries find no more than gradients" in made.failed()) is fails
 
 
-def test_a_curve_that_climbs_in_small_steps_is_seen(audit_rows: ModuleType) -> None:
+def test_a_curve_that_climbs_in_small_steps_is_seen():
     epsilons = (0.3, 0.35, 0.4, 0.45, 0.5)
     made = audit_rows.AuditRows(n=100, epsilons=epsilons)
     for place, epsilon in enumerate(epsilons):
@@ -232,9 +220,7 @@ ALONE = {"gradients are numbers", "epsilon 0 equals clean", "outputs are logits"
 
 
 @pytest.mark.parametrize("name", [name for name in DEFECTS if "service" not in name])
-def test_of_one_image_only_what_needs_no_second_one_is_judged(
-    audit_rows: ModuleType, name: str
-) -> None:
+def test_of_one_image_only_what_needs_no_second_one_is_judged(name):
     made = audit_rows.AuditRows(FULL, LEVELS, n=1, epsilons=EPSILONS)
     made.serves((WHITE, 1), [0], other=[0])
     DEFECTS[name](made)
@@ -246,7 +232,7 @@ def test_of_one_image_only_what_needs_no_second_one_is_judged(
     assert all(line.text.startswith("Not tried: ") for line in untried)
 
 
-def test_images_of_one_class_leave_luck_out_of_account(audit_rows: ModuleType) -> None:
+def test_images_of_one_class_leave_luck_out_of_account():
     made = audit_rows.AuditRows(n=20)
     made.change(CleanRow, range(20), label=3, answer=3)
     made.change(AttackRow, range(20), label=3, answer=3).fails(Probe.UNBOUNDED, range(20))

@@ -1,7 +1,5 @@
 """Requests for audits: presets, and refusals that say what to write instead."""
 
-from typing import Any
-
 import pytest
 
 from fend.attacks import APGD, FAB, FGSM, PGD, needs_classes
@@ -128,9 +126,7 @@ def test_a_preset_is_cut_down_to_the_levels_or_attacks_that_are_asked_for() -> N
         ({"knowledge": ["black_box"], "surrogate": "../x"}, ["surrogate"]),
     ],
 )
-def test_a_refusal_names_the_field_and_what_it_takes(
-    change: dict[str, Any], says: list[str]
-) -> None:
+def test_a_refusal_names_the_field_and_what_it_takes(change, says):
     with pytest.raises(Invalid) as refusal:
         from_request({"preset": "quick", "model": "mnist", **change})
     for words in says:

@@ -7,43 +7,29 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import small_bundles
 import torch
+from refusals import code
 from typer.testing import CliRunner
 
-from fend.bundles import SuspicionRule, load_bundle, read_manifest, save_bundle
+from fend.bundles import load_bundle, read_manifest
 from fend.bundles.add import add_bundle
 from fend.bundles.versions import find_bundle
 from fend.cli.bundle import app
-from fend.errors import FendError, Invalid, Unavailable
-from fend.images import InputSpec
+from fend.errors import Invalid, Unavailable
 from fend.models import build
-
-
-def code(name: str) -> Callable[[FendError], bool]:
-    return lambda error: error.code == name
-
 
 FILES = ["README.md", "classifier.safetensors", "denoiser.safetensors", "manifest.json"]
 
 
-def save(place: Path, seed: int, **changes) -> str:
-    """A bundle `tiny` at `place`; its version."""
+def save(place: Path, seed: int, **changes) -> None:
+    """A bundle `tiny` at `place`."""
     torch.manual_seed(seed)
-    parts = {
-        "name": "tiny",
-        "input_spec": InputSpec(channels=1, height_px=28, width_px=28, polarity="light_on_dark"),
-        "labels": [str(digit) for digit in range(10)],
-        "denoiser": ("paper-autoencoder", {}, build("paper-autoencoder", {})),
-        "classifier": ("paper-lenet", {}, build("paper-lenet", {})),
-        "suspicion": SuspicionRule(threshold=0.3, false_positive_rate=0.01),
-        "about": {},
-        "card": "# tiny\n",
-    }
-    return save_bundle(place, **(parts | changes)).version
+    denoiser = ("paper-autoencoder", {}, build("paper-autoencoder", {}))
+    small_bundles.save(place, **{"name": "tiny", "denoiser": denoiser, "card": "#", **changes})
 
 
 @pytest.fixture
@@ -126,7 +112,7 @@ def test_what_does_not_work_is_not_put_in_place(source, models, tmp_path) -> Non
             weights.fill_(1e30)
     save(tmp_path / "huge", seed=0, classifier=("paper-lenet", {}, huge))
     save(tmp_path / "labels", seed=0, labels=["no", "yes"])
-    three = InputSpec(channels=3, height_px=28, width_px=28, polarity="light_on_dark")
+    three = small_bundles.DIGITS.model_copy(update={"channels": 3})
     save(tmp_path / "channels", seed=0, input_spec=three)
     for name, said in (("huge", "no finite answer"), ("labels", "10 classes"), ("channels", "fit")):
         with pytest.raises(Unavailable, match=said, check=code("bundle_incompatible")):

@@ -1,10 +1,7 @@
 import pytest
 import torch
 
-from fend.datasets import (
-    ImageSet,
-    InvalidDatasetError,
-)
+from fend.datasets import ImageSet, InvalidDatasetError
 
 SAMPLE_OF_SEED_0 = [11, 3, 13, 2, 15, 1]
 

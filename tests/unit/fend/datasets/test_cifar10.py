@@ -9,12 +9,7 @@ import torch
 from PIL import Image
 from refusals import code
 
-from fend.datasets import (
-    ImageSet,
-    MissingDatasetError,
-    cifar10,
-    load,
-)
+from fend.datasets import ImageSet, MissingDatasetError, cifar10, load
 from fend.errors import Invalid
 from fend.images import InputSpec, decode
 

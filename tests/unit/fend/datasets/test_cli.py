@@ -9,9 +9,7 @@ from fend.cli.audit import audit
 from fend.cli.data import app, fetch, list_data
 from fend.cli.main import build_app
 from fend.cli.self_test import self_test
-from fend.datasets import (
-    mnist,
-)
+from fend.datasets import mnist
 from reproduction.cli import reproduce
 from service.settings import Settings
 from training.cli import train
@@ -63,9 +61,7 @@ class TestDataDir:
     @pytest.mark.parametrize(
         ("folder", "says"), [("/nope", "no folder /nope"), (__file__, "not a folder")]
     )
-    def test_what_cannot_be_it_is_told_before_the_work(
-        self, command: str, folder: str, says: str
-    ) -> None:
+    def test_what_cannot_be_it_is_told_before_the_work(self, command, folder, says):
         words = command.split()
         result = CliRunner(env={"FEND_DATA_DIR": folder, "COLUMNS": "400"}).invoke(
             build_app(words[0]), words

@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fend.datasets import (
-    InvalidDatasetError,
-    MissingDatasetError,
-    folder,
-    load,
-)
+from fend.datasets import InvalidDatasetError, MissingDatasetError, folder, load
 from fend.images import DecodeLimits, InputSpec
 
 

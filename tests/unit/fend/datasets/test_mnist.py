@@ -7,10 +7,7 @@ import numpy as np
 import pytest
 from refusals import code
 
-from fend.datasets import (
-    load,
-    mnist,
-)
+from fend.datasets import load, mnist
 from fend.errors import Invalid
 
 
@@ -70,9 +67,7 @@ class TestMnist:
             (idx(np.zeros((2, 28, 28))), idx(np.zeros(3)), "2 images but .* 3 labels"),
         ],
     )
-    def test_damaged_files(
-        self, tmp_path: Path, images: bytes, labels: bytes, message: str
-    ) -> None:
+    def test_damaged_files(self, tmp_path, images, labels, message):
         md5s = self.write(tmp_path, images, labels)
         with pytest.raises(Invalid, match=message, check=code("dataset_corrupt")):
             mnist.load("test", tmp_path, md5s)

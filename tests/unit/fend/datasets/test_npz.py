@@ -5,12 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fend.datasets import (
-    InvalidDatasetError,
-    MissingDatasetError,
-    load,
-    npz,
-)
+from fend.datasets import InvalidDatasetError, MissingDatasetError, load, npz
 
 
 class TestNpz:
@@ -93,9 +88,7 @@ class TestNpz:
             ({"images": np.array([[[None]]], dtype=object)}, "Python objects"),
         ],
     )
-    def test_wrong_arrays(
-        self, tmp_path: Path, arrays: dict[str, np.ndarray], message: str
-    ) -> None:
+    def test_wrong_arrays(self, tmp_path, arrays, message):
         good = {"images": np.zeros((2, 4, 4), np.uint8), "labels": np.zeros(2, int)}
         if message.startswith("no array"):
             good = {}
@@ -124,9 +117,7 @@ class TestNpz:
             )
 
     @pytest.mark.parametrize("shape", ["(1099511627776, 1024, 1024)", "(2, 4, 5)", "(2, 4, -4)"])
-    def test_header_that_promises_other_bytes_than_there_are(
-        self, tmp_path: Path, shape: str
-    ) -> None:
+    def test_header_that_promises_other_bytes_than_there_are(self, tmp_path, shape):
         self.write_member(tmp_path / "a.npz", shape, bytes(32))
         with pytest.raises(InvalidDatasetError, match="its header promises"):
             npz.load(tmp_path / "a.npz")

@@ -172,9 +172,7 @@ class TestCache:
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_bad_files_are_named_counted_and_passed_over_on_request(
-    pets: Path, tmp_path: Path, cached: bool
-) -> None:
+def test_bad_files_are_named_counted_and_passed_over_on_request(pets, tmp_path, cached):
     for name in "xyz":
         (pets / "cat" / f"{name}.png").write_bytes(png(7)[:40])
     data_dir = tmp_path if cached else None

@@ -4,10 +4,7 @@ import numpy as np
 import pytest
 from refusals import code
 
-from fend.datasets import (
-    MissingDatasetError,
-    load,
-)
+from fend.datasets import MissingDatasetError, load
 from fend.errors import Invalid
 
 

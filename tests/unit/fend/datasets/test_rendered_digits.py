@@ -1,11 +1,7 @@
 import pytest
 import torch
 
-from fend.datasets import (
-    InvalidDatasetError,
-    load,
-    rendered_digits,
-)
+from fend.datasets import InvalidDatasetError, load, rendered_digits
 
 
 class TestRenderedDigits:

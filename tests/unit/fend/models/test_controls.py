@@ -20,9 +20,7 @@ def control(name: str, classifier: nn.Module, **config: object) -> nn.Module:
 @pytest.mark.parametrize(
     "name", ["control-gradient-killer", "control-nan-gradient", "control-scaled-logits"]
 )
-def test_controls_answer_as_the_network_inside(
-    name: str, digit_classifier: nn.Module, digit_batch: tuple[Tensor, Tensor]
-) -> None:
+def test_controls_answer_as_the_network_inside(name, digit_classifier, digit_batch):
     images, _ = digit_batch
     logits, plain = control(name, digit_classifier)(images), digit_classifier(images)
     assert torch.isfinite(logits).all()
@@ -35,9 +33,7 @@ def gradient_of(module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return gradient
 
 
-def test_the_gradient_killers_gradient_is_zero_or_not_there(
-    digit_classifier: nn.Module, digit_batch: tuple[Tensor, Tensor]
-) -> None:
+def test_the_gradient_killers_gradient_is_zero_or_not_there(digit_classifier, digit_batch):
     images, labels = digit_batch
     assert bool(gradient_of(digit_classifier, images, labels).any())
     killer = control("control-gradient-killer", digit_classifier)
@@ -46,16 +42,12 @@ def test_the_gradient_killers_gradient_is_zero_or_not_there(
     assert not cut(images.clone().requires_grad_(True)).requires_grad
 
 
-def test_the_nan_controls_gradient_is_nan_everywhere(
-    digit_classifier: nn.Module, digit_batch: tuple[Tensor, Tensor]
-) -> None:
+def test_the_nan_controls_gradient_is_nan_everywhere(digit_classifier, digit_batch):
     nan = control("control-nan-gradient", digit_classifier)
     assert bool(gradient_of(nan, *digit_batch).isnan().all())
 
 
-def test_scaled_logits_round_the_gradient_of_the_cross_entropy_away(
-    digit_classifier: nn.Module, digit_batch: tuple[Tensor, Tensor]
-) -> None:
+def test_scaled_logits_round_the_gradient_of_the_cross_entropy_away(digit_classifier, digit_batch):
     images, labels = digit_batch
     scaled = control("control-scaled-logits", digit_classifier)
     zero = ~gradient_of(scaled, images, labels).flatten(1).any(1)
@@ -63,8 +55,8 @@ def test_scaled_logits_round_the_gradient_of_the_cross_entropy_away(
 
 
 def test_random_resize_is_never_the_same_and_stays_a_picture_of_the_digit(
-    digit_classifier: nn.Module, digit_batch: tuple[Tensor, Tensor]
-) -> None:
+    digit_classifier, digit_batch
+):
     torch.manual_seed(0)
     images, labels = digit_batch
     resize = build("control-random-resize", {})

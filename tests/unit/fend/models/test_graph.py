@@ -211,9 +211,7 @@ def test_a_graph_is_bounded_before_it_is_built(config) -> None:
         ("sequence", {"stages": [{"architecture": "identity"}] * 1000}),
     ],
 )
-def test_a_configuration_that_asks_for_too_much_is_an_unknown_architecture(
-    architecture, config
-) -> None:
+def test_a_configuration_that_asks_for_too_much_is_an_unknown_architecture(architecture, config):
     with torch.device("meta"), pytest.raises(Invalid, check=code("architecture_unknown")):
         build(architecture, config)
 

@@ -4,16 +4,17 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import audit_rows
 import pytest
 import typer
 
 from fend.attacks import FGSM, PGD
-from fend.audit import AttackRow, AuditDocument, Report, Timing
+from fend.audit import AuditDocument, Report, Timing
 from fend.audit.render.diff import to_markdown
 from fend.audit.report.diff import compare
+from fend.audit.rows import AttackRow
 from fend.cli.diff import diff, read_report
 from fend.errors import Invalid
 from fend.threat import Knowledge
@@ -25,7 +26,7 @@ def changes(before: Any, after: Any) -> dict[str, Any]:
     return {change.what: change for change in compare(before.report(), after.report()).changes}
 
 
-def test_nothing_changed(audit_rows: ModuleType) -> None:
+def test_nothing_changed():
     found = compare(audit_rows.AuditRows().report(), audit_rows.AuditRows().report())
     assert found.paired
     assert not found.regressed
@@ -37,7 +38,7 @@ def test_nothing_changed(audit_rows: ModuleType) -> None:
     ]  # fmt: skip
 
 
-def test_the_same_images_are_compared_one_by_one(audit_rows: ModuleType) -> None:
+def test_the_same_images_are_compared_one_by_one():
     # 20 and 12 of 100 broken: as shares that may be chance, but 9 were righted and 1 was lost.
     before = audit_rows.AuditRows().breaks((WHITE, 1), range(20))
     after = audit_rows.AuditRows().breaks((WHITE, 1), [*range(11), 99])
@@ -49,7 +50,7 @@ def test_the_same_images_are_compared_one_by_one(audit_rows: ModuleType) -> None
     assert changes(after, before)["clean"].outcome == "unclear"
 
 
-def test_other_images_are_compared_as_shares(audit_rows: ModuleType) -> None:
+def test_other_images_are_compared_as_shares():
     before = audit_rows.AuditRows(n=100).breaks((WHITE, 1), range(20))
     for broken, outcome in ((12, "unclear"), (60, "worse"), (0, "better")):
         after = audit_rows.AuditRows(n=101).breaks((WHITE, 1), range(broken))
@@ -68,9 +69,7 @@ def test_other_images_are_compared_as_shares(audit_rows: ModuleType) -> None:
         ({"threat": {"norm": "l2", "epsilon": 0.2}}, "L2"),
     ],
 )
-def test_other_threat_models_are_refused_or_told(
-    audit_rows: ModuleType, fields: dict[str, Any], says: str
-) -> None:
+def test_other_threat_models_are_refused_or_told(fields, says):
     before, after = audit_rows.AuditRows().report(), audit_rows.AuditRows(**fields).report()
     with pytest.raises(Invalid, match=says):
         compare(before, after)
@@ -79,7 +78,7 @@ def test_other_threat_models_are_refused_or_told(
     assert says in to_markdown(found).split("| Before |")[0]
 
 
-def test_other_data_is_refused_even_if_its_places_are_the_same(audit_rows: ModuleType) -> None:
+def test_other_data_is_refused_even_if_its_places_are_the_same():
     other = audit_rows.AuditRows()
     other.source = other.source.model_copy(update={"dataset_digest": "sha256:" + "2" * 64})
     with pytest.raises(Invalid, match="data sets differ"):
@@ -87,7 +86,7 @@ def test_other_data_is_refused_even_if_its_places_are_the_same(audit_rows: Modul
     assert not compare(audit_rows.AuditRows().report(), other.report(), anyway=True).paired
 
 
-def test_attacks_without_counterpart_are_named(audit_rows: ModuleType) -> None:
+def test_attacks_without_counterpart_are_named():
     before = audit_rows.AuditRows((FGSM(), PGD(steps=20)), (WHITE,)).report()
     after = audit_rows.AuditRows((FGSM(), PGD(steps=20, step_size=0.1)), (WHITE,)).report()
     found = compare(before, after)
@@ -96,7 +95,7 @@ def test_attacks_without_counterpart_are_named(audit_rows: ModuleType) -> None:
     assert "attacks differ" in found.differences[0]
 
 
-def test_a_check_that_now_fails_is_a_regression(audit_rows: ModuleType) -> None:
+def test_a_check_that_now_fails_is_a_regression():
     after = audit_rows.AuditRows().change(AttackRow, range(100), zero_gradient=True)
     found = compare(audit_rows.AuditRows().report(), after.report())
     assert found.regressed
@@ -126,12 +125,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(exit_.value.code or 0)
 
 
-def test_the_command_prints_and_can_fail_a_build(
-    audit_rows: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> None:
+def test_the_command_prints_and_can_fail_a_build(monkeypatch, capsys, tmp_path):
     old = save(tmp_path / "old.json", audit_rows.AuditRows().report())
     worse = audit_rows.AuditRows().breaks((WHITE, 1), range(30))
     new = save(tmp_path / "new.json", worse.report())
@@ -147,9 +141,7 @@ def test_the_command_prints_and_can_fail_a_build(
     assert "| white_box PGD-20 | 100.0 % | 70.0 % |" in capsys.readouterr().out
 
 
-def test_a_report_is_read_with_or_without_its_timing(
-    audit_rows: ModuleType, tmp_path: Path
-) -> None:
+def test_a_report_is_read_with_or_without_its_timing(tmp_path):
     report = audit_rows.AuditRows().report()
     assert read_report(save(tmp_path / "document.json", report)) == report
     (tmp_path / "alone.json").write_text(report.model_dump_json())

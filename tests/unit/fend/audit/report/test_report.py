@@ -1,34 +1,21 @@
 """What a report says, from rows made by hand."""
 
 import random
-from types import ModuleType
 
+import audit_rows
 import pytest
 
-from fend.audit import (
-    PRESETS,
-    ROWS,
-    AttackRow,
-    CleanRow,
-    CurveRow,
-    ExampleRow,
-    Probe,
-    ProbeRow,
-    Report,
-    Row,
-    ServedRow,
-    build_report,
-    to_markdown,
-)
+from fend.audit import PRESETS, ROWS, Report, Row, build_report, to_markdown
 from fend.audit.render.html import to_html
 from fend.audit.render.terminal import show
+from fend.audit.rows import AttackRow, CleanRow, CurveRow, ExampleRow, Probe, ProbeRow, ServedRow
 from fend.errors import Invalid
 from fend.threat import Knowledge
 
 GREY, WHITE, QUERY = Knowledge.GREY_BOX, Knowledge.WHITE_BOX, Knowledge.QUERY
 
 
-def test_the_worst_case_is_per_sample_not_the_lowest_accuracy(audit_rows: ModuleType) -> None:
+def test_the_worst_case_is_per_sample_not_the_lowest_accuracy():
     """auto-attack #45: the average over attacks taken for the result."""
     # Each attack breaks another half: every average says 50 %, and nothing holds.
     rows = audit_rows.AuditRows(knowledge=(WHITE,), n=4)
@@ -38,7 +25,7 @@ def test_the_worst_case_is_per_sample_not_the_lowest_accuracy(audit_rows: Module
     assert report.worst_case_by_knowledge[WHITE].correct == 0
 
 
-def test_levels_are_united_overall_but_white_box_is_what_is_quoted(audit_rows: ModuleType) -> None:
+def test_levels_are_united_overall_but_white_box_is_what_is_quoted():
     rows = audit_rows.AuditRows(n=10).breaks((GREY, 1), {0}).breaks((WHITE, 0), {1, 2})
     report = rows.report()
     by_knowledge = {level: share.correct for level, share in report.worst_case_by_knowledge.items()}
@@ -51,16 +38,14 @@ def test_levels_are_united_overall_but_white_box_is_what_is_quoted(audit_rows: M
     assert report.classes[1].label == "one"
 
 
-def test_without_white_box_the_verdict_says_so(audit_rows: ModuleType) -> None:
+def test_without_white_box_the_verdict_says_so():
     report = audit_rows.AuditRows(knowledge=(GREY,), n=10).breaks((GREY, 0), {1}).report()
     assert report.headline.knowledge is None
     assert report.headline.accuracy == report.worst_case
     assert "add white_box" in report.verdict
 
 
-def test_an_image_that_is_wrong_clean_is_lost_even_if_an_attack_rights_it(
-    audit_rows: ModuleType,
-) -> None:
+def test_an_image_that_is_wrong_clean_is_lost_even_if_an_attack_rights_it():
     report = audit_rows.AuditRows(n=2).errs({0}).report()
     assert report.clean.defended.correct == 1
     assert [line.defended.correct for line in report.lines] == [1, 1, 1, 1]
@@ -68,7 +53,7 @@ def test_an_image_that_is_wrong_clean_is_lost_even_if_an_attack_rights_it(
     assert report.clean.wrong == report.lines[0].wrong == report.wrong_by_knowledge[WHITE] == "0"
 
 
-def test_no_answer_is_a_wrong_answer_and_is_told(audit_rows: ModuleType) -> None:
+def test_no_answer_is_a_wrong_answer_and_is_told():
     rows = audit_rows.AuditRows(n=2)
     rows.change(AttackRow, [1], key=(WHITE, 0), answer=None, confidence=None)
     report = rows.report()
@@ -77,7 +62,7 @@ def test_no_answer_is_a_wrong_answer_and_is_told(audit_rows: ModuleType) -> None
     assert "1 answers were NaN or infinite" in to_markdown(report)
 
 
-def test_a_skipped_image_counts_as_broken_before(audit_rows: ModuleType) -> None:
+def test_a_skipped_image_counts_as_broken_before():
     rows = audit_rows.AuditRows(n=10, cascade=True).breaks((WHITE, 0), {1, 2})
     report = rows.skips((WHITE, 1), {1, 2}).breaks((WHITE, 1), {3}).report()
     last = report.lines[3]
@@ -89,7 +74,7 @@ def test_a_skipped_image_counts_as_broken_before(audit_rows: ModuleType) -> None
     assert "(8 tried)" in to_markdown(report)
 
 
-def test_rows_in_any_order_and_through_json_give_the_same_bytes(audit_rows: ModuleType) -> None:
+def test_rows_in_any_order_and_through_json_give_the_same_bytes():
     made = audit_rows.AuditRows(n=20, epsilons=(0.0, 0.2), examples=3)
     made.breaks((WHITE, 1), {3, 4, 11}).shows((WHITE, 1), range(6)).serves((GREY, 0), range(5), [])
     expected = made.report()
@@ -102,13 +87,13 @@ def test_rows_in_any_order_and_through_json_give_the_same_bytes(audit_rows: Modu
     assert Report.model_validate_json(expected.model_dump_json()) == expected
 
 
-def test_the_cost_of_all_shards_is_summed(audit_rows: ModuleType) -> None:
+def test_the_cost_of_all_shards_is_summed():
     report = audit_rows.AuditRows(n=1).report()
     assert (report.lines[0].forward_passes, report.lines[0].backward_passes) == (10, 6)
     assert (report.identity.forward_passes, report.identity.backward_passes) == (40, 24)
 
 
-def test_what_happened_inside_an_attack_is_counted(audit_rows: ModuleType) -> None:
+def test_what_happened_inside_an_attack_is_counted():
     rows = audit_rows.AuditRows(n=10)
     rows.change(AttackRow, [0], key=(WHITE, 1), seen_fooled=True)
     rows.change(AttackRow, [1, 2], key=(WHITE, 1), zero_gradient=True, distance=0.1)
@@ -122,7 +107,7 @@ def test_what_happened_inside_an_attack_is_counted(audit_rows: ModuleType) -> No
     assert line.mean_confidence == pytest.approx(0.5)
 
 
-def test_the_curve_counts_images_that_are_right_clean_too(audit_rows: ModuleType) -> None:
+def test_the_curve_counts_images_that_are_right_clean_too():
     rows = audit_rows.AuditRows(n=10, epsilons=(0.3, 0.0)).errs({0}).bends(0.3, {1, 2})
     report = rows.report()
     assert [(p.epsilon, p.defended.correct, p.defended.n) for p in report.curve] == [
@@ -133,16 +118,15 @@ def test_the_curve_counts_images_that_are_right_clean_too(audit_rows: ModuleType
     assert "## Accuracy against epsilon" in to_markdown(report)
 
 
-def test_served_answers_are_compared(audit_rows: ModuleType) -> None:
+def test_served_answers_are_compared():
     rows = audit_rows.AuditRows(n=10).serves((WHITE, 1), range(8), other=[2])
     rows.change(ServedRow, [3], answer=9)  # fooled in the audit, right when served
     report = rows.report()
-    assert report.served is not None
     assert (report.served.agreed.correct, report.served.agreed.n) == (6, 8)
     assert (report.served.broken, report.served.still_broken) == (1, 0)
 
 
-def test_examples_show_what_was_broken_first(audit_rows: ModuleType) -> None:
+def test_examples_show_what_was_broken_first():
     rows = audit_rows.AuditRows(n=20, examples=3).breaks((WHITE, 1), {7}).breaks((GREY, 0), {9})
     for key in ((GREY, 0), (WHITE, 1)):
         rows.shows(key, range(10))
@@ -158,7 +142,7 @@ def test_examples_show_what_was_broken_first(audit_rows: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("kind", [CleanRow, AttackRow])
-def test_missing_rows_are_refused(audit_rows: ModuleType, kind: type[Row]) -> None:
+def test_missing_rows_are_refused(kind: type[Row]) -> None:
     made = audit_rows.AuditRows(n=2)
     position = next(p for p, row in enumerate(made.rows) if isinstance(row, kind))
     del made.rows[position]
@@ -167,7 +151,7 @@ def test_missing_rows_are_refused(audit_rows: ModuleType, kind: type[Row]) -> No
 
 
 @pytest.mark.parametrize("kind", [CleanRow, AttackRow, ProbeRow, CurveRow, ExampleRow, ServedRow])
-def test_doubled_rows_are_refused(audit_rows: ModuleType, kind: type[Row]) -> None:
+def test_doubled_rows_are_refused(kind: type[Row]) -> None:
     made = audit_rows.AuditRows(n=2, epsilons=(0.1,))
     made.shows((WHITE, 0), [1]).serves((WHITE, 0), [1], [])
     made.rows.append(next(row for row in made.rows if isinstance(row, kind)))
@@ -185,26 +169,26 @@ def test_doubled_rows_are_refused(audit_rows: ModuleType, kind: type[Row]) -> No
         ServedRow(index=0, label=0, knowledge=QUERY, attack=0, answer=0, served_answer=0),
     ],
 )  # fmt: skip
-def test_rows_of_another_audit_are_refused(audit_rows: ModuleType, row: Row) -> None:
+def test_rows_of_another_audit_are_refused(row: Row) -> None:
     made = audit_rows.AuditRows(n=2, probed=False)
     made.rows.append(row)
     with pytest.raises(Invalid):
         made.report()
 
 
-def test_an_image_may_be_skipped_only_once_it_is_broken(audit_rows: ModuleType) -> None:
+def test_an_image_may_be_skipped_only_once_it_is_broken():
     rows = audit_rows.AuditRows(n=10, cascade=True).breaks((WHITE, 0), {1})
     with pytest.raises(Invalid, match="skips"):
         rows.skips((WHITE, 1), {1, 2}).report()
 
 
-def test_no_rows_are_no_report(audit_rows: ModuleType) -> None:
+def test_no_rows_are_no_report():
     made = audit_rows.AuditRows(n=1)
     with pytest.raises(Invalid):
         build_report(made.spec, made.source, [])
 
 
-def test_the_verdict_promises_nothing(audit_rows: ModuleType) -> None:
+def test_the_verdict_promises_nothing():
     report = audit_rows.AuditRows(knowledge=(WHITE,)).breaks((WHITE, 1), range(50)).report()
     assert report.reliable is True
     assert report.verdict.startswith("An upper bound on robustness, not a proof: 50.0 %")
@@ -212,13 +196,13 @@ def test_the_verdict_promises_nothing(audit_rows: ModuleType) -> None:
         assert words in report.verdict
 
 
-def test_markdown_tables_survive_a_bar_in_a_name(audit_rows: ModuleType) -> None:
+def test_markdown_tables_survive_a_bar_in_a_name():
     text = to_markdown(audit_rows.AuditRows(n=10).report())
     assert "made\\|up" in text
     assert "| white_box | PGD-20 | denoiser + classifier | 100.0 % |" in text
 
 
-def test_names_cannot_become_markup_in_markdown(audit_rows: ModuleType) -> None:
+def test_names_cannot_become_markup_in_markdown():
     """A label or a data set's name may be an uploader's: Markdown renders HTML and images."""
     evil = "<script>alert(1)</script> & ![](http://evil.test) |\n# x\\ *a* _b_ `c` \x1b[31m \u202e"
     rows = audit_rows.AuditRows(n=10)
@@ -236,16 +220,14 @@ def test_names_cannot_become_markup_in_markdown(audit_rows: ModuleType) -> None:
     assert "![" not in text
 
 
-def test_markdown_shows_failed_checks_with_what_to_do(audit_rows: ModuleType) -> None:
+def test_markdown_shows_failed_checks_with_what_to_do():
     rows = audit_rows.AuditRows().change(AttackRow, range(100), zero_gradient=True)
     text = to_markdown(rows.report())
     assert text.index("Unreliable") < text.index("| gradients are not zero | **FAIL** |")
     assert "dlr loss, BPDA" in text
 
 
-def test_the_result_is_said_in_a_word(
-    audit_rows: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_result_is_said_in_a_word(capsys):
     for broken, word in ((0, "Holds"), (50, "Partly holds"), (95, "Falls"), (100, "Falls")):
         report = audit_rows.AuditRows().breaks((WHITE, 1), range(broken)).report()
         assert report.reliable
@@ -257,9 +239,7 @@ def test_the_result_is_said_in_a_word(
         assert ('class="headline falls"' in to_html(report)) is (word == "Falls")
 
 
-def test_the_preset_is_on_the_first_screen(
-    audit_rows: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_preset_is_on_the_first_screen(capsys):
     made = audit_rows.AuditRows(PRESETS["quick"]["attacks"], preset="quick", samples=7)
     report = made.report()
     show(report)
@@ -270,9 +250,7 @@ def test_the_preset_is_on_the_first_screen(
     assert report.spec.preset == "quick"
 
 
-def test_names_cannot_control_a_terminal(
-    audit_rows: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_names_cannot_control_a_terminal(capsys):
     report = audit_rows.AuditRows(n=2).report()
     evil = "[red]\x1b]0;owned\x07\r\u202e"
     line = report.lines[0].model_copy(update={"gradient_through": evil})

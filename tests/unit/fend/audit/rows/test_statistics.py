@@ -46,9 +46,7 @@ def test_more_successes_than_trials_are_refused() -> None:
         ((0, 29), (5, 56), -0.0381, 0.1926),
     ],
 )
-def test_differences_of_independent_shares(
-    a: tuple[int, int], b: tuple[int, int], low: float, high: float
-) -> None:
+def test_differences_of_independent_shares(a, b, low, high):
     assert difference_interval(*a, *b) == pytest.approx((low, high), abs=5e-5)
     assert difference_interval(*b, *a) == pytest.approx((-high, -low), abs=5e-5)
 

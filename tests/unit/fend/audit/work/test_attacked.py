@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fend.attacks import PGD, Gradient
-from fend.audit.plan import Line, line_at
+from fend.audit.plan import PlannedLine, line_at
 from fend.audit.work.attacked import REPEAT_TOLERANCE, AttackedModel, attacked_model, variation
 from fend.audit.work.judge import judge
 from fend.errors import FendError, Invalid
@@ -21,7 +21,7 @@ def code(name: str) -> Callable[[FendError], bool]:
     return lambda error: error.code == name
 
 
-def white_box(**gradient: object) -> Line:
+def white_box(**gradient: object) -> PlannedLine:
     return line_at(PGD(gradient=Gradient.model_validate(gradient)), Knowledge.WHITE_BOX)
 
 
@@ -104,8 +104,7 @@ def test_features_do_not_depend_on_how_a_classifier_is_written() -> None:
             self.first = nn.Conv2d(1, 2, 1)
 
         def forward(self, images: Tensor) -> Tensor:
-            decided: Tensor = self.last(self.first(images)).flatten(1)
-            return decided
+            return self.last(self.first(images)).flatten(1)
 
     classifier = Backwards()
     images = torch.rand(2, 1, 4, 4)
@@ -132,12 +131,9 @@ class Wavering(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("draws", "answer"),
-    [([0, 1, 2, 1, 0], 0), ([1, 0, 0, 2, 0], 0), ([2, 1, 1, 0, 2], 2)],
+    ("draws", "answer"), [([0, 1, 2, 1, 0], 0), ([1, 0, 0, 2, 0], 0), ([2, 1, 1, 0, 2], 2)]
 )
-def test_the_majority_of_five_fresh_passes_decides_random_answers(
-    draws: list[int], answer: int
-) -> None:
+def test_the_majority_of_five_fresh_passes_decides_random_answers(draws, answer):
     """auto-attack #56, DiffPure #3, #5: one lucky pass of a random defence taken for success."""
     random = Defence(nn.Identity(), Wavering(draws))
     [judged] = judge(random, torch.rand(1, 1, 4, 4), randomised=True)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fend.attacks import APGD, FGSM, PGD, AttackSpec, Gradient, Square
-from fend.audit import AuditSpec, OpenAudit, Probe, ProbeRow, Row, Shard, open_audit, run_shard
+from fend.audit import AuditSpec, OpenAudit, Row, Shard, open_audit, run_shard
+from fend.audit.rows import Probe, ProbeRow
 from fend.audit.work.batch import Batch
 from fend.audit.work.probes import probe_rows
 from fend.bundles import Bundle
@@ -77,9 +78,7 @@ def test_only_probed_images_are_probed(bundle: Bundle, digits: ImageSet) -> None
     assert by_probe(run_shard(opened, Shard(0, IMAGES))) == {}
 
 
-def test_without_a_white_box_line_nothing_is_said_about_doing_better(
-    bundle: Bundle, digits: ImageSet
-) -> None:
+def test_without_a_white_box_line_nothing_is_said_about_doing_better(bundle, digits):
     spec = spec_of(Square(queries=5), knowledge=(Knowledge.QUERY,))
     assert set(probed(spec, bundle, digits)) == set(Probe) - {
         Probe.MORE_STEPS, Probe.MORE_RESTARTS, Probe.NOISE
@@ -91,9 +90,7 @@ def test_an_audit_by_one_step_alone_is_outdone(bundle: Bundle, digits: ImageSet)
     assert not all(probed(spec, bundle, digits)[Probe.MORE_STEPS])
 
 
-def test_a_line_that_is_too_short_is_outdone_by_twice_its_steps(
-    bundle: Bundle, digits: ImageSet
-) -> None:
+def test_a_line_that_is_too_short_is_outdone_by_twice_its_steps(bundle, digits):
     """One step of a tenth of epsilon reaches little, two reach more, and so on up to the ball."""
     timid = PGD(steps=10, step_size=0.005, random_start=False)
     spec = spec_of(timid, threat=ThreatModel(epsilon=0.2))
@@ -101,9 +98,7 @@ def test_a_line_that_is_too_short_is_outdone_by_twice_its_steps(
 
 
 @pytest.mark.parametrize("cut", [False, True])
-def test_a_hidden_gradient_fails_the_unbounded_attack(
-    bundle: Bundle, digits: ImageSet, cut: bool
-) -> None:
+def test_a_hidden_gradient_fails_the_unbounded_attack(bundle, digits, cut):
     killer = GradientKiller(bundle.defence.classifier, cut=cut)
     found = probed(spec_of(PGD(steps=5)), with_defence(bundle, nn.Identity(), killer), digits)
     assert not all(found[Probe.UNBOUNDED])

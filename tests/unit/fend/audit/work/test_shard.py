@@ -11,18 +11,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_bundles import save
 from torch import Tensor, nn
 
 from fend.attacks import APGD, FGSM, PGD, Gradient, Noise, Objective, Square
 from fend.audit import (
-    AttackRow,
     AuditJob,
     AuditSpec,
-    CleanRow,
     OpenAudit,
     Row,
     Shard,
-    SkippedRow,
     audit_report,
     check_fit,
     from_request,
@@ -30,8 +28,8 @@ from fend.audit import (
     run_shard,
     shards_of,
 )
-from fend.audit.rows import CostRow, CurveRow, ExampleRow
-from fend.bundles import Bundle, SuspicionRule, save_bundle
+from fend.audit.rows import AttackRow, CleanRow, CostRow, CurveRow, ExampleRow, SkippedRow
+from fend.bundles import Bundle
 from fend.datasets import ImageSet, load
 from fend.errors import Invalid
 from fend.images import InputSpec
@@ -95,9 +93,7 @@ def test_shards_hold_each_drawn_image_once(digits: ImageSet) -> None:
     assert sorted(i for shard in everything for i in shard.indices) == list(range(len(digits)))
 
 
-def test_probes_curve_and_examples_are_spread_over_the_plan_not_the_shards(
-    digits: ImageSet,
-) -> None:
+def test_probes_curve_and_examples_are_spread_over_the_plan_not_the_shards(digits):
     """A data set sorted by class must not be probed on its first class; no shard has them all."""
     few = spec_of(samples=None, sanity_samples=10, examples=2, epsilons=(0.1,), shard_size=50)
     shards = shards_of(few, digits)
@@ -134,9 +130,7 @@ def _without_rounding(row: Row) -> str:
     return row.model_dump_json(exclude=loose | pictures)
 
 
-def test_the_same_seed_gives_the_same_rows_and_another_does_not(
-    bundle: Bundle, digits: ImageSet
-) -> None:
+def test_the_same_seed_gives_the_same_rows_and_another_does_not(bundle, digits):
     shard = Shard(0, tuple(range(6)), probed=frozenset((0, 1)), shown=frozenset((3,)))
     spec = spec_of(attacks=(PGD(steps=2, early_stop=False),))
     first = run_shard(OpenAudit(spec, bundle, digits), shard)
@@ -175,9 +169,7 @@ class Staircase(nn.Module):
         return (images * 8).round() / 8
 
 
-def test_the_gradient_goes_through_what_the_attacker_knows(
-    bundle: Bundle, digits: ImageSet
-) -> None:
+def test_the_gradient_goes_through_what_the_attacker_knows(bundle, digits):
     """A gradient moves the image; one that a staircase has swallowed does not."""
     past = FGSM(gradient=Gradient(denoiser="identity"))
     spec = spec_of(knowledge=(BLACK, GREY, AWARE, WHITE), attacks=(FGSM(), past))
@@ -213,9 +205,7 @@ def test_attacks_that_must_transfer_never_stop_early(bundle: Bundle, digits: Ima
     assert white.backward_passes < 12 * 10
 
 
-def test_query_attacks_take_no_gradient_and_ask_the_pipeline(
-    bundle: Bundle, digits: ImageSet
-) -> None:
+def test_query_attacks_take_no_gradient_and_ask_the_pipeline(bundle, digits):
     square = spec_of(knowledge=(QUERY,), threat=ThreatModel(epsilon=0.4), attacks=(Square(),))
     spec = square.model_copy(update={"attacks": (Square(queries=60),)})
     opened = OpenAudit(spec, with_denoiser(bundle, Staircase()), digits)
@@ -227,9 +217,7 @@ def test_query_attacks_take_no_gradient_and_ask_the_pipeline(
     assert all(row.attacked_model_fooled for row in fooled)
 
 
-def test_a_cascade_skips_what_its_own_level_has_broken_and_loses_nothing(
-    bundle: Bundle, digits: ImageSet
-) -> None:
+def test_a_cascade_skips_what_its_own_level_has_broken_and_loses_nothing(bundle, digits):
     attacks = (FGSM(), PGD(steps=5), APGD(steps=5, objective=Objective(loss="dlr")))
     plain = spec_of(threat=ThreatModel(epsilon=0.15), attacks=attacks, samples=24)
     whole = run_all(OpenAudit(plain, bundle, digits))
@@ -300,9 +288,7 @@ def test_a_nan_answer_is_no_answer(bundle: Bundle, digits: ImageSet) -> None:
         assert "NaN" not in row.model_dump_json()
 
 
-def test_examples_are_kept_at_every_line_and_more_where_an_attack_won(
-    bundle: Bundle, digits: ImageSet
-) -> None:
+def test_examples_are_kept_at_every_line_and_more_where_an_attack_won(bundle, digits):
     spec = spec_of(threat=ThreatModel(epsilon=0.15), attacks=(FGSM(), PGD(steps=5)))
     everyone = tuple(range(12))
     shard = Shard(0, everyone, shown=frozenset((3,)), shown_if_fooled=frozenset(everyone))
@@ -324,9 +310,7 @@ def test_examples_are_kept_at_every_line_and_more_where_an_attack_won(
         assert _pixels(row.denoised_png).shape == clean.shape
 
 
-def test_the_curve_attacks_each_epsilon_and_the_bare_classifier_for_itself(
-    bundle: Bundle, digits: ImageSet
-) -> None:
+def test_the_curve_attacks_each_epsilon_and_the_bare_classifier_for_itself(bundle, digits):
     spec = spec_of(knowledge=(GREY,), attacks=(FGSM(),), epsilons=(0.0, 0.4))
     opened = OpenAudit(spec, with_denoiser(bundle, Fixed(digits.pixels(slice(0, 1)))), digits)
     rows = run_all(opened)
@@ -341,9 +325,7 @@ def test_the_curve_attacks_each_epsilon_and_the_bare_classifier_for_itself(
     assert len(fallen) > 6
 
 
-def test_a_random_pipeline_is_noticed_and_its_rows_can_be_repeated(
-    bundle: Bundle, digits: ImageSet
-) -> None:
+def test_a_random_pipeline_is_noticed_and_its_rows_can_be_repeated(bundle, digits):
     spec = spec_of(knowledge=(WHITE,), attacks=(PGD(steps=3), Noise(draws=2)), sanity_samples=2)
     random = OpenAudit(spec, with_denoiser(bundle, RandomResize(0.6)), digits)
     assert random.randomised
@@ -368,9 +350,7 @@ def test_an_averaged_gradient_costs_what_it_costs(bundle: Bundle, digits: ImageS
 
 
 @pytest.mark.parametrize("changes", [{}, {"sanity_samples": 2}, {"epsilons": (0.1,)}], ids=str)
-def test_stop_cancels_between_attack_steps(
-    bundle: Bundle, digits: ImageSet, changes: dict[str, object]
-) -> None:
+def test_stop_cancels_between_attack_steps(bundle, digits, changes):
     spec = spec_of(attacks=(PGD(steps=5, early_stop=False),), **changes)
     shard = Shard(0, (0, 1), frozenset((0, 1)) if "sanity_samples" in changes else frozenset(),
                   frozenset((0, 1)) if "epsilons" in changes else frozenset())  # fmt: skip
@@ -407,7 +387,7 @@ def test_a_data_set_that_does_not_fit_is_refused(bundle: Bundle) -> None:
         check_fit(spec_of(), bundle.manifest, pets)
 
 
-def test_a_part_of_the_classes_in_another_order_is_matched_by_label(bundle: Bundle) -> None:
+def test_a_part_of_the_classes_in_another_order_is_matched_by_label(bundle):
     pixels = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
     some = ImageSet("some", pixels, torch.tensor([0, 1]), ("7", "3"))
     matched = check_fit(spec_of(), bundle.manifest, some)
@@ -415,16 +395,14 @@ def test_a_part_of_the_classes_in_another_order_is_matched_by_label(bundle: Bund
     assert list(matched.label_names) == bundle.labels
 
 
-def test_shards_hold_no_more_images_than_memory_allows(digits: ImageSet) -> None:
+def test_shards_hold_no_more_images_than_memory_allows(digits):
     spec = spec_of(samples=20, shard_size=10)
     sizes = [len(shard.indices) for shard in shards_of(spec, digits, 3)]
     assert sizes == [3, 3, 3, 3, 3, 3, 2]
     assert [len(shard.indices) for shard in shards_of(spec, digits)] == [10, 10]
 
 
-def test_an_attack_that_needs_more_classes_is_refused_early(
-    bundle: Bundle, digits: ImageSet
-) -> None:
+def test_an_attack_that_needs_more_classes_is_refused_early(bundle, digits):
     spec = spec_of(knowledge=(WHITE,), attacks=(FGSM(), APGD(targets=10)))
     with pytest.raises(Invalid, match=r"attacks\.1: apgd .*11 classes.*has 10"):
         check_fit(spec, bundle.manifest, digits)
@@ -436,12 +414,9 @@ def test_presets_run_on_a_model_of_few_classes(tmp_path: Path, classes: int) -> 
     config = {"classes": classes, "channels": 1, "size_px": 8, "convolutions": [[4, 3, 1]],
               "hidden": [8]}  # fmt: skip
     labels = [f"c{number}" for number in range(classes)]
-    save_bundle(
-        tmp_path / "few", name="few", labels=labels,
-        input_spec=InputSpec(channels=1, height_px=8, width_px=8, polarity="as_is"),
-        denoiser=("identity", {}, build("identity", {})),
+    save(
+        tmp_path / "few", labels=labels, input_spec=InputSpec(channels=1, height_px=8, width_px=8),
         classifier=("plain-cnn", config, build("plain-cnn", config)),
-        suspicion=SuspicionRule(threshold=0.1, false_positive_rate=0.01), about={}, card="",
     )  # fmt: skip
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8), np.uint8)
     np.savez(

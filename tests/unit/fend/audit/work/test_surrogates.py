@@ -7,18 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from small_bundles import DIGITS, save
 
-from fend.audit import (
-    AttackRow,
-    AuditSpec,
-    check_surrogate,
-    open_audit,
-    run_shard,
-    shards_of,
-    source_of,
-)
+from fend.audit import AuditSpec, check_surrogate, open_audit, run_shard, shards_of, source_of
+from fend.audit.rows import AttackRow
 from fend.audit.work import surrogates as module
-from fend.bundles import Manifest, load_bundle, read_manifest, save_bundle
+from fend.bundles import Manifest, load_bundle, read_manifest
 from fend.errors import Invalid
 from fend.models import build
 from fend.threat import Knowledge
@@ -42,23 +36,13 @@ def make_bundle(
     like: Path, out: Path, seed: int | None, labels: str | None = None, **size: int
 ) -> None:
     """Another bundle for the same task, untrained; `seed` None: with the same classifier."""
-    given = load_bundle(like)
-    classifier = given.defence.classifier
+    classifier = load_bundle(like).defence.classifier
     if seed is not None:
         torch.manual_seed(seed)
         classifier = build("paper-lenet", {})
-    content = given.manifest.content
-    save_bundle(
-        out,
-        name=out.name,
-        input_spec=content.input.model_copy(update=size),
-        labels=content.labels if labels is None else list(labels),
-        denoiser=("identity", {}, build("identity", {})),
-        classifier=("paper-lenet", {}, classifier),
-        suspicion=content.suspicion,
-        about={},
-        card="",
-    )
+    input_spec = DIGITS.model_copy(update=size)
+    parts = {"classifier": ("paper-lenet", {}, classifier), "input_spec": input_spec}
+    save(out, **parts, **({} if labels is None else {"labels": list(labels)}))
 
 
 def spec_of(**changes: Any) -> AuditSpec:
@@ -96,23 +80,14 @@ def test_without_a_level_that_needs_one_there_is_none(models_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("twin", "very classifier"),
-        ("letters", "classes"),
-        ("wide", "28, 28"),
-    ],
+    ("name", "says"), [("twin", "very classifier"), ("letters", "classes"), ("wide", "28, 28")]
 )
-def test_a_surrogate_that_cannot_stand_in_is_refused(
-    models_dir: Path, manifest: Manifest, name: str, says: str
-) -> None:
+def test_a_surrogate_that_cannot_stand_in_is_refused(models_dir, manifest, name, says):
     with pytest.raises(Invalid, match=f"^surrogate: .*{says}"):
         check_surrogate(spec_of(surrogate=name), manifest, models_dir, None)
 
 
-def test_a_name_that_is_not_there_lists_those_that_are(
-    models_dir: Path, manifest: Manifest
-) -> None:
+def test_a_name_that_is_not_there_lists_those_that_are(models_dir, manifest):
     with pytest.raises(Invalid, match=r"'nobody'.*other, twin") as refusal:
         check_surrogate(spec_of(surrogate="nobody"), manifest, models_dir, None)
     assert refusal.value.code == "surrogate_missing"
@@ -137,8 +112,8 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def test_a_surrogate_is_made_once_for_a_version_of_the_model(
-    models_dir: Path, manifest: Manifest, tmp_path: Path, trainer: list[dict[str, Any]]
-) -> None:
+    models_dir, manifest, tmp_path, trainer
+):
     kept = tmp_path / "kept"
     told: list[Path] = []
 
@@ -163,8 +138,8 @@ def test_a_surrogate_is_made_once_for_a_version_of_the_model(
 
 
 def test_where_none_can_be_made_the_refusal_says_what_to_do(
-    models_dir: Path, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    models_dir, manifest, tmp_path, monkeypatch
+):
     with pytest.raises(Invalid, match="black_box"):
         check_surrogate(spec_of(), manifest, models_dir, None)
     monkeypatch.setattr(module, "_maker", lambda: None)
@@ -180,9 +155,7 @@ def test_where_none_can_be_made_the_refusal_says_what_to_do(
         (["nosuchpackage>=1; extra == 'train'"], False),
     ],
 )
-def test_a_trainer_without_its_extra_is_no_trainer(
-    monkeypatch: pytest.MonkeyPatch, requires: list[str], able: bool
-) -> None:
+def test_a_trainer_without_its_extra_is_no_trainer(monkeypatch, requires, able):
     """The package is always installed; what its extra brings is not."""
 
     class Distribution:

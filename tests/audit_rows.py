@@ -12,23 +12,19 @@ import numpy as np
 from PIL import Image
 
 from fend.attacks import FGSM, PGD, AttackSpec
-from fend.audit import (
+from fend.audit import AuditSpec, Report, Row, Source, build_report
+from fend.audit.levels import pairs
+from fend.audit.rows import (
     AttackRow,
-    AuditSpec,
     CleanRow,
     CostRow,
     CurveRow,
     ExampleRow,
     Probe,
     ProbeRow,
-    Report,
-    Row,
     ServedRow,
     SkippedRow,
-    Source,
-    build_report,
 )
-from fend.audit.levels import pairs
 from fend.threat import Knowledge
 
 WHITE, GREY = Knowledge.WHITE_BOX, Knowledge.GREY_BOX
