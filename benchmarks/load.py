@@ -36,7 +36,7 @@ class Question:
         """Each as it goes over the wire."""
         target = urlsplit(self.url)
         return [
-            f"POST {target.path} HTTP/1.1\r\nHost: {target.netloc}\r\n"
+            f"POST {target.path}?{target.query} HTTP/1.1\r\nHost: {target.netloc}\r\n"
             f"Content-Type: {self.content_type}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
             + body
             for body in self.bodies

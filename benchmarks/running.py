@@ -39,7 +39,7 @@ class Running:
 @contextmanager
 def running(peer: Peer, variant: Variant, venvs: Path, images: Sequence[bytes],
             labels: Sequence[str]) -> Iterator[Running]:  # fmt: skip
-    """`peer`, once it gives each of `images` (PNG) its label; killed with all its processes.
+    """`peer`, once it gives each of `images` (files) its label; killed with all its processes.
 
     Raises:
         RuntimeError: it does not start, or answers otherwise.
@@ -48,8 +48,8 @@ def running(peer: Peer, variant: Variant, venvs: Path, images: Sequence[bytes],
     question = Question(f"http://127.0.0.1:{PORT}{peer.path}", bodies, peer.content_type)
     with tempfile.TemporaryDirectory() as state, tempfile.TemporaryFile() as output:
         environment = {
-            **os.environ, **variant, "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(Path(__file__).parent.parent), "FEND_PORT": str(PORT),
+            "PYTHONPATH": str(Path(__file__).parent.parent), **os.environ, **variant,
+            "OMP_NUM_THREADS": "1", "FEND_PORT": str(PORT),
             "FEND_ADMIN_TOKEN": TOKEN, "FEND_STATE_DIR": state, "FEND_DEVICE": "cpu",
             "FEND_DRAIN_DELAY_S": "0", "BENTOML_DO_NOT_TRACK": "True",
             "RAY_USAGE_STATS_ENABLED": "0",

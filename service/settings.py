@@ -20,6 +20,8 @@ from fend.errors import Invalid
 
 Priority = Literal["low", "normal"]
 LogFormat = Literal["auto", "console", "json"]
+EngineChoice = Literal["auto", "openvino", "torch"]
+Compare = Literal["always", "sampled", "never"]
 
 
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://(\[[0-9a-fA-F:.]+\]|[^\s/?#@:\[\]*]+)(:\d+)?")
@@ -124,6 +126,15 @@ class Settings(BaseSettings):
     device: str = "auto"
     """Device of the models: auto, cpu, cuda or cuda:N. auto takes a GPU where there is one."""
 
+    engine: EngineChoice = "auto"
+    """What computes answers on a CPU. auto: OpenVINO where it is installed and gives the model's
+    own answers, else torch."""
+
+    compare: Compare = "always"
+    """Which answers are compared with that without the denoiser, which costs another pass of the
+    classifier: always, sampled (one in twenty) or never. A caller may ask for the other with
+    compare=true or compare=false."""
+
     max_body_bytes: int = Field(default=10 * 1024 * 1024, ge=1)
     """Largest request body."""
 
@@ -164,7 +175,8 @@ class Settings(BaseSettings):
     """Images of a model that may be in flight at a time; more are refused with 429."""
 
     max_batch: int = Field(default=64, ge=1)
-    """Most images that go through a model at once."""
+    """Most images that go through a model at once. How many do is measured for each model when it
+    is loaded: as many as are no slower, each, than one alone."""
 
     model_limits: Annotated[dict[str, ModelLimits], NoDecode] = {}
     """JSON with other values of queue_size, max_batch and request_timeout_s for some models, such
@@ -187,7 +199,7 @@ class Settings(BaseSettings):
     """Threads that decode and encode images."""
 
     torch_threads: int | None = Field(default=None, ge=1)
-    """Threads that the inference thread spreads one operation over. Not given: as many as are best,
+    """Threads that one operation of a model is spread over. Not given: as many as are best,
     measured for each model when it is loaded."""
 
     drain_delay_s: float = Field(default=5.0, ge=0)

@@ -169,6 +169,7 @@ def running_server(
         "admin_token": token,
         "drain_delay_s": 0,
         "log_format": "json",
+        "engine": "torch",  # loads sooner; the apps of this process have what is installed
         **settings,
     }
     environment = {name: value for name, value in os.environ.items() if name[:5] != "FEND_"}

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 
 import torch
 import typer
-from torch import Tensor
 
 from service.cli import serve
-from service.inference.engine import Answer, Engine
+from service.inference.engine import Answer, Engine, Question
 
 ANSWER = Answer(torch.zeros(1, 28, 28), [0.91] + [0.01] * 9, [0.91] + [0.01] * 9, 0.0)
 
 
-async def _constant(_engine: Engine, images: Sequence[Tensor]) -> list[Answer]:
-    return [ANSWER] * len(images)
+async def _constant(_engine: Engine, questions: Sequence[Question]) -> list[Answer]:
+    return [ANSWER] * len(questions)
 
 
 if __name__ == "__main__":

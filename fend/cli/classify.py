@@ -142,10 +142,17 @@ def _row(path: Path, answer: Classification | FendError) -> tuple[str, ...]:
         escape(str(path)),
         escape(answer.label),
         f"{answer.confidence:.1%}",
-        escape(answer.undefended.label),
-        f"yes ({answer.suspicion.score:.3f})" if answer.suspicion.flagged else "no",
+        "" if answer.undefended is None else escape(answer.undefended.label),
+        _suspicious(answer),
         *([] if answer.certified is None else [_certified(answer.certified)]),
     )
+
+
+def _suspicious(answer: Classification) -> str:
+    found = answer.suspicion
+    if found is None:
+        return ""
+    return f"yes ({found.score:.3f})" if found.flagged else "no"
 
 
 def _certified(certified: Certified) -> str:

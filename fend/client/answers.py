@@ -108,8 +108,10 @@ class Classification(_Answer):
     index: int
     confidence: float
     top_k: list[RankedLabel] = Field(description="Most probable first.")
-    undefended: Prediction = Field(description="The answer without the denoiser.")
-    suspicion: Suspicion
+    undefended: Prediction | None = Field(
+        default=None, description="The answer without the denoiser; missing with compare=false."
+    )
+    suspicion: Suspicion | None = Field(default=None, description="Missing in the same way.")
     input: InputReport
     denoised: str | None = Field(
         default=None, description="With include=denoised: the cleaned image as a data URL of a PNG."
@@ -129,20 +131,27 @@ DEFAULT_TOP_K = 5
 def classification(
     manifest: "Manifest",
     probabilities: Sequence[float],
-    undefended_probabilities: Sequence[float],
-    suspicion: float,
+    undefended_probabilities: Sequence[float] | None,
+    suspicion: float | None,
     report: InputReport,
     top_k: int,
     denoised: str | None = None,
     certified: Certified | None = None,
     seen: str | None = None,
 ) -> Classification:
-    """The answer of the bundle of `manifest`, whose classes both probabilities are of, in order."""
+    """The answer of the bundle of `manifest`, whose classes both probabilities are of, in order.
+    `undefended_probabilities` and `suspicion` are None where they are not compared."""
     labels, threshold = manifest.content.labels, manifest.content.suspicion.threshold
     # On a tie the first class, as argmax has it.
     ranked = sorted(range(len(labels)), key=lambda index: -probabilities[index])
     first = ranked[0]
-    plain = max(range(len(labels)), key=undefended_probabilities.__getitem__)
+    undefended = doubt = None
+    if undefended_probabilities is not None and suspicion is not None:
+        plain = max(range(len(labels)), key=undefended_probabilities.__getitem__)
+        undefended = Prediction(
+            label=labels[plain], index=plain, confidence=undefended_probabilities[plain]
+        )
+        doubt = Suspicion(score=suspicion, threshold=threshold, flagged=suspicion > threshold)
     return Classification(
         model=ModelRef(name=manifest.name, version=manifest.version),
         label=labels[first],
@@ -152,10 +161,8 @@ def classification(
             RankedLabel(label=labels[index], index=index, probability=probabilities[index])
             for index in ranked[:top_k]
         ],
-        undefended=Prediction(
-            label=labels[plain], index=plain, confidence=undefended_probabilities[plain]
-        ),
-        suspicion=Suspicion(score=suspicion, threshold=threshold, flagged=suspicion > threshold),
+        undefended=undefended,
+        suspicion=doubt,
         input=report,
         denoised=denoised,
         certified=certified,

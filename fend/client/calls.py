@@ -108,14 +108,17 @@ def classify(
     top_k: int | None = None,
     denoised: bool = False,
     certify: bool = False,
+    compare: bool | None = None,
 ) -> Call[Classification]:
     """The answer to one image; with `denoised`, also the cleaned image as a data URL; with
-    `certify`, also up to which L2 distance the answer provably holds."""
+    `certify`, also up to which L2 distance the answer provably holds; `compare` False leaves out
+    `undefended` and `suspicion`, which cost a pass of the classifier."""
     params = _given(
         model=model,
         top_k=top_k,
         include="denoised" if denoised else None,
         certify="true" if certify else None,
+        compare=None if compare is None else str(compare).lower(),
     )
     read = Classification.model_validate_json
     return Call("POST", "/v1/classify", read, params, file=image_bytes(image))

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 _ATEN = """
     conv1d conv2d conv3d conv_transpose2d linear matmul mm bmm addmm einsum batch_norm layer_norm
@@ -87,8 +88,18 @@ def _slice(
     return features[(*[slice(None)] * (dim % features.dim()), slice(start, end, step))]
 
 
-_SIZED: Mapping[str, Callable[..., Any]] = MappingProxyType(
+def _batch_norm(
+    features: Tensor, weight: Any, bias: Any, mean: Tensor, var: Tensor, momentum: float, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Bit for bit what torch.export writes, in the form that engines know and fold into a
+    convolution."""
+    normed = functional.batch_norm(features, mean, var, weight, bias, False, momentum, eps)
+    return normed, features.new_empty(0), features.new_empty(0)
+
+
+_TRACED: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
+        "aten._native_batch_norm_legit_no_training.default": _batch_norm,
         "aten.sym_size.int": Tensor.size,
         "aten.view.default": Tensor.view,
         "aten.reshape.default": Tensor.reshape,
@@ -110,8 +121,9 @@ _SIZED: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "aten.arange.start_step": torch.arange,
     }
 )
-"""Python's form of what gives a size or takes one. `torch.jit.trace` follows sizes through these
-alone; through torch.ops it would fix the size of the batch at that of its example."""
+"""Python's form of what gives a size or takes one, and what is traced better than its original.
+`torch.jit.trace` follows sizes through these alone; through torch.ops it would fix the size of the
+batch at that of its example."""
 
 
 @cache
@@ -130,5 +142,5 @@ def operation(name: str) -> Callable[..., Any]:
         if packets is not None and overload in packets.overloads():
             found = getattr(packets, overload)
             if not found._schema.is_mutable:
-                return _SIZED.get(name, found)
+                return _TRACED.get(name, found)
     raise ValueError(f"{name} is none of the operations that a graph may use")

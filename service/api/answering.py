@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import random
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from service.api.uploads import (
     while_connected,
 )
 from service.inference.batcher import DeadlineExceeded
-from service.inference.engine import Answer
+from service.inference.engine import Answer, Question
 from service.inference.repository import Repository
 from service.inference.serving_model import ServingModel
 from service.observe.metrics import Metrics
@@ -31,6 +32,9 @@ from service.observe.traces import Traces
 from service.settings import Settings
 
 T = TypeVar("T")
+
+SAMPLED = 0.05
+"""Share of the answers that are compared with that without the denoiser, where a sample is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +70,7 @@ class Answering:
         self._suspicion = cache(metrics.suspicion_score.labels)
         self._compute = cache(metrics.inference_compute.labels)
         self._traces = traces
+        self._compare = settings.compare
         self._max_request_images = settings.max_request_images
         self.limits = DecodeLimits(settings.max_body_bytes, settings.max_pixels)
         """Largest pictures that are decoded."""
@@ -74,8 +79,10 @@ class Answering:
         """End the decode threads."""
         self._decoders.shutdown()
 
-    async def answer(self, request: Request, model_name: str | None) -> Answered:
-        """The answer to the picture in the body of `request`.
+    async def answer(
+        self, request: Request, model_name: str | None, compare: bool | None = None
+    ) -> Answered:
+        """The answer to the picture in the body of `request`; `compare` as in `take_through`.
 
         Raises:
             NotFound, RemoteError, Invalid: before the body is read.
@@ -87,10 +94,10 @@ class Answering:
         model = self._repository.get(model_name)  # a swap may have come with the body
         deadline_s = time.monotonic() + timeout_s
         with model.batcher.admission(1, deadline_s):
-            return await while_connected(request, self._take(model, upload, deadline_s))
+            return await while_connected(request, self._take(model, upload, deadline_s, compare))
 
     async def answer_all(
-        self, request: Request, model_name: str | None
+        self, request: Request, model_name: str | None, compare: bool | None = None
     ) -> list[Answered | FendError]:
         """The answers to all pictures in the form of `request`, in order; each is its solo answer.
 
@@ -108,7 +115,7 @@ class Answering:
 
         async def one(upload: Upload) -> Answered | FendError:
             try:
-                return await self._take(model, upload, deadline_s)
+                return await self._take(model, upload, deadline_s, compare)
             except FendError as error:
                 return error
 
@@ -139,13 +146,20 @@ class Answering:
             )
         return min(wanted_s, model.limits.request_timeout_s)
 
-    async def _take(self, model: ServingModel, upload: Upload, deadline_s: float) -> Answered:
-        return await self.take_through(model, partial(read_picture, upload), deadline_s)
+    async def _take(
+        self, model: ServingModel, upload: Upload, deadline_s: float, compare: bool | None
+    ) -> Answered:
+        return await self.take_through(model, partial(read_picture, upload), deadline_s, compare)
 
     async def take_through(
-        self, model: ServingModel, read: PictureReader, deadline_s: float
+        self,
+        model: ServingModel,
+        read: PictureReader,
+        deadline_s: float,
+        compare: bool | None = None,
     ) -> Answered:
-        """Read and answer one picture that has been admitted.
+        """Read and answer one picture that has been admitted. `compare`: also without the
+        denoiser; None: as the setting says.
 
         Raises:
             Invalid, TooLarge, Unsupported, DeadlineExceeded, AnswerNotFinite.
@@ -162,7 +176,9 @@ class Answering:
                 raise DeadlineExceeded(deadline_s - started_s) from error
         decoded_s = time.monotonic()
         with self._traces.span("infer"):  # the wait in the queue included
-            served = await model.batcher.submit(picture.pixels, deadline_s)
+            served = await model.batcher.submit(
+                Question(picture.pixels, self._compares(compare)), deadline_s
+            )
         answer = served.result
         self._count(model, answer)
         timing = {
@@ -172,12 +188,21 @@ class Answering:
         }
         return Answered(model, picture, answer, timing, deadline_s)
 
+    def _compares(self, asked: bool | None) -> bool:
+        if asked is not None:
+            return asked
+        return self._compare == "always" or (
+            self._compare == "sampled" and random.random() < SAMPLED
+        )
+
     def _count(self, model: ServingModel, answer: Answer) -> None:
         name, version, content = model.manifest.name, model.manifest.version, model.manifest.content
         label = content.labels[
             max(range(len(content.labels)), key=answer.probabilities.__getitem__)
         ]
         self._predictions(name, version, label).inc()
+        if answer.suspicion is None:
+            return
         flagged = "true" if answer.suspicion > content.suspicion.threshold else "false"
         self._suspicion(name, flagged).observe(answer.suspicion)
 

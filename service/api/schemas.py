@@ -10,6 +10,14 @@ from fend.images import InputSpec
 from fend.threat import ThreatModel
 
 
+class ModelComputing(BaseModel):
+    """How a model is computed, in float32; measured when it was loaded."""
+
+    engine: Literal["openvino", "torchscript", "torch", "cuda_graphs"]
+    threads: int = Field(description="Over which one operation is spread on a CPU.")
+    max_batch: int = Field(description="Images that go through the model at once.")
+
+
 class ModelSummary(BaseModel):
     """One line of the list of models."""
 
@@ -21,6 +29,7 @@ class ModelSummary(BaseModel):
     input: InputSpec | None = None
     denoiser: str | None = Field(default=None, description="Architecture of the denoiser.")
     classifier: str | None = Field(default=None, description="Architecture of the classifier.")
+    computing: ModelComputing | None = None
     sigma: float | None = Field(
         default=None,
         description="Standard deviation of the noise that answers are certified with, by "

@@ -76,10 +76,12 @@ class Captured:
         with torch.cuda.stream(self._stream):
             on_device[:count].copy_(self._host[:count], non_blocking=True)
             graph.replay()
-            answers = Outputs(*(part[:count].to("cpu", non_blocking=True) for part in outputs))
+            answers = Outputs(
+                *(part[:count].to("cpu", non_blocking=True) for part in outputs.tensors)
+            )
         self._stream.synchronize()
         return answers
 
 
 def _to_cpu(outputs: Outputs) -> Outputs:
-    return Outputs(*(part.cpu() for part in outputs))
+    return Outputs(*(part.cpu() for part in outputs.tensors))

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 
 import structlog
 import torch
@@ -13,13 +13,10 @@ from torch import Tensor
 from fend.bundles import Bundle
 from fend.bundles.canary import canary, check_classes
 from fend.errors import FendError, Invalid
-from service.inference.cuda_graphs import Captured
-from service.inference.frozen_graph import Forward, GraphDisagrees, Served, frozen
-from service.inference.threads import best_threads
+from service.inference.computing import Computing, Wanted, eager, fastest
+from service.inference.cuda_graphs import buckets
+from service.inference.frozen_graph import Outputs, Served
 from service.observe.metrics import Metrics
-
-TYPICAL_BATCH = 16
-"""With which threads are compared."""
 
 NOT_FINITE = "the model has no finite answer to this image; the model is at fault"
 
@@ -31,6 +28,16 @@ class AnswerNotFinite(FendError):
 
 
 @dataclass(frozen=True, eq=False)
+class Question:
+    """An image for a model."""
+
+    image: Tensor
+    """float32 (C,H,W) in [0, 1]."""
+    compare: bool = True
+    """Also answer without the denoiser, which takes another pass of the classifier."""
+
+
+@dataclass(frozen=True, eq=False)
 class Answer:
     """What a model says of one image; on the CPU."""
 
@@ -38,10 +45,10 @@ class Answer:
     """(C,H,W) in [0, 1]."""
     probabilities: list[float]
     """Of each class, for the denoised image: the answer."""
-    undefended_probabilities: list[float]
-    """Of each class, for the image as it came."""
-    suspicion: float
-    """How far the two disagree, in [0, 1]."""
+    undefended_probabilities: list[float] | None = None
+    """Of each class, for the image as it came; None where that is not compared."""
+    suspicion: float | None = None
+    """How far the two disagree, in [0, 1]; None in the same way."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -72,26 +79,25 @@ class Engine:
         device: torch.device,
         thread: Executor,
         metrics: Metrics,
-        *,
-        threads: int | None = 1,
-        most_threads: int = 1,
+        wanted: Wanted,
     ) -> None:
-        """`threads` is how many one operation is spread over on a CPU; None: as many as are best,
-        by measurement when it is warmed up, and `most_threads` at most."""
         self._bundle = bundle
-        self._threads = threads or 1
-        self._most_threads = most_threads if threads is None else 0
+        self._wanted = wanted
         self._canary = canary(bundle.manifest.content.input)
         self._device = device
-        self._served = Served(bundle.defence).eval()
-        self._forward: Forward = lambda images: self._served(images.to(device))
+        self._served = {
+            compare: Served(bundle.defence, compare=compare).eval() for compare in (True, False)
+        }
+        self._forwards = {how: eager(served, device) for how, served in self._served.items()}
         self._thread = thread
         self._compute = metrics.inference_compute.labels("infer")
+        self.computing = Computing()
+        """How; chosen when it is warmed up."""
 
-    async def infer(self, images: Sequence[Tensor]) -> list[Answer | AnswerNotFinite]:
-        """One outcome for each image, float32 (C,H,W) in [0, 1], in order."""
+    async def infer(self, questions: Sequence[Question]) -> list[Answer | AnswerNotFinite]:
+        """One outcome for each question, in order."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._infer, images)
+        return await loop.run_in_executor(self._thread, self._infer, questions)
 
     async def check(self) -> None:
         """A forward pass of a known image.
@@ -99,54 +105,48 @@ class Engine:
         Raises:
             AnswerNotFinite, Unavailable (`bundle_incompatible`): the model does not work.
         """
-        [outcome] = await self.infer([self._canary])
+        [outcome] = await self.infer([Question(self._canary)])
         if isinstance(outcome, AnswerNotFinite):
             raise outcome
         check_classes(len(outcome.probabilities), self._bundle.labels)
 
-    async def warm_up(self, batch_size: int) -> None:
-        """Make the first real batches as fast as the later ones; checks the model as `check`."""
+    async def warm_up(self, most_images: int) -> None:
+        """Choose how the model is computed, with batches of `most_images` at most, and make the
+        first real batches as fast as the later ones; checks the model as `check`."""
         await self.check()
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._speed_up, batch_size)
-        for size in sorted({1, 2, 4, 8, 16, 32, batch_size}):
-            if size <= batch_size:
-                await self.infer([self._canary] * size)
+        if self._device.type == "cuda":  # recorded where they are replayed
+            await loop.run_in_executor(self._thread, self._choose, most_images)
+        else:  # beside the inference thread, on which other models answer meanwhile
+            with ThreadPoolExecutor(1, thread_name_prefix="warm-up") as own:
+                await loop.run_in_executor(own, self._choose, most_images)
+        for size in buckets(self.computing.max_batch):
+            await self.infer([Question(self._canary, compare=False)] * size)
 
-    def _speed_up(self, batch_size: int) -> None:
-        """One call for a whole batch, in place of an operation at a time."""
-        try:
-            if self._device.type == "cpu":
-                self._forward = frozen(self._served, self._canary)
-            elif self._device.type == "cuda":
-                self._forward = Captured(self._served, self._canary, self._device, batch_size)
-        except GraphDisagrees as error:
-            structlog.get_logger().warning(
-                "no graph of the model; it is served in eager mode, which is slower",
-                model=self._bundle.manifest.name, reason=str(error),
-            )  # fmt: skip
-        if self._device.type == "cpu" and self._most_threads:
-            images = torch.stack([self._canary] * min(TYPICAL_BATCH, batch_size))
-            with torch.inference_mode():
-                self._threads = best_threads(lambda: self._forward(images), self._most_threads)
-            structlog.get_logger().info(
-                "threads chosen", model=self._bundle.manifest.name, threads=self._threads
-            )
+    def _choose(self, most_images: int) -> None:
+        self.computing, self._forwards = fastest(
+            self._served, self._canary, self._device, self._wanted, most_images
+        )
+        structlog.get_logger().info(
+            "model is warm", model=self._bundle.manifest.name, **asdict(self.computing)
+        )
 
     @torch.inference_mode()
-    def _infer(self, images: Sequence[Tensor]) -> list[Answer | AnswerNotFinite]:
+    def _infer(self, questions: Sequence[Question]) -> list[Answer | AnswerNotFinite]:
         started_s = time.perf_counter()
-        if torch.get_num_threads() != self._threads:  # models share the thread
-            torch.set_num_threads(self._threads)
-        batch = self._forward(torch.stack(list(images)))
-        denoised, probabilities, undefended, scores, finite = (part.cpu() for part in batch)
-        # To Python's numbers here, once for the batch: the event loop has better things to do.
-        rows = zip(
-            denoised, probabilities.tolist(), undefended.tolist(), scores.tolist(), strict=True
-        )
-        outcomes = [
-            Answer(*row) if ok else AnswerNotFinite(NOT_FINITE)
-            for row, ok in zip(rows, finite.tolist(), strict=True)
-        ]
+        outcomes: dict[int, Answer | AnswerNotFinite] = {}
+        for compare in (True, False):
+            places = [i for i, asked in enumerate(questions) if asked.compare == compare]
+            if places:
+                images = torch.stack([questions[place].image for place in places])
+                outcomes.update(zip(places, _answers(self._forwards[compare](images)), strict=True))
         self._compute.observe(time.perf_counter() - started_s)
-        return outcomes
+        return [outcomes[place] for place in range(len(questions))]
+
+
+def _answers(outputs: Outputs) -> Iterator[Answer | AnswerNotFinite]:
+    """Of each image, in Python's numbers: the event loop has better things to do."""
+    denoised, probabilities, finite, *compared = (part.cpu() for part in outputs.tensors)
+    rows = zip(denoised, probabilities.tolist(), *(part.tolist() for part in compared), strict=True)
+    for row, ok in zip(rows, finite.tolist(), strict=True):
+        yield Answer(*row) if ok else AnswerNotFinite(NOT_FINITE)

@@ -184,11 +184,11 @@ class Repository:
             self.missing[name] = missing
 
 
-def _info(model: ServingModel) -> tuple[str, str, str, str]:
+def _info(model: ServingModel) -> tuple[str, str, str, str, str]:
     manifest = model.manifest
     content = manifest.content
     networks = (content.denoiser.architecture, content.classifier.architecture)
-    return (manifest.name, manifest.version, *networks)
+    return (manifest.name, manifest.version, *networks, model.engine.computing.engine)
 
 
 def _usual(names: list[str]) -> str:

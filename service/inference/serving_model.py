@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from fend.bundles import Bundle, Manifest, card_of, load_bundle
-from fend.errors import FendError, Unavailable
+from fend.errors import FendError, Invalid, Unavailable
+from service.inference import openvino_graph
 from service.inference.batcher import Batcher
-from service.inference.engine import Answer, Engine, pick_device
-from service.inference.threads import most_threads
+from service.inference.computing import Wanted
+from service.inference.engine import Answer, Engine, Question, pick_device
 from service.observe.metrics import Metrics
 from service.settings import Limits, Settings
 
@@ -25,7 +25,7 @@ class ServingModel:
     bundle: Bundle
     card: str
     engine: Engine
-    batcher: Batcher[Tensor, Answer]
+    batcher: Batcher[Question, Answer]
     limits: Limits
     decoding: asyncio.Semaphore
     """Its places among the tasks of the decode threads, which all models share: whoever is asked
@@ -58,11 +58,19 @@ class ModelLoader:
         self._thread: Executor | None = None
 
     def open(self) -> None:
-        """Take the device; raises Invalid where there is none."""
+        """Take the device; raises Invalid where there is none, or not the engine that is set."""
+        if self._settings.engine == "openvino" and not openvino_graph.version():
+            raise Invalid(
+                "engine: openvino is not installed; pip install 'fend[openvino]', or leave "
+                "FEND_ENGINE at auto",
+                code="settings_invalid",
+            )
         self._device = pick_device(self._settings.device)
         self._thread = ThreadPoolExecutor(
             max_workers=1,
             thread_name_prefix="inference",
+            initializer=torch.set_num_threads,  # until it is measured for each model
+            initargs=(1,),
         )
 
     async def close(self) -> None:
@@ -97,7 +105,7 @@ class ModelLoader:
         limits = settings.limits_of(name)
         engine = Engine(
             bundle, self._device, self.thread, self._metrics,
-            threads=settings.torch_threads, most_threads=most_threads(),
+            Wanted(settings.engine, settings.torch_threads),
         )  # fmt: skip
         try:
             await engine.warm_up(limits.max_batch)
@@ -105,9 +113,9 @@ class ModelLoader:
             raise Unavailable(
                 f"{folder}: the networks do not fit together: {error}", code="bundle_incompatible"
             ) from error
-        batcher: Batcher[Tensor, Answer] = Batcher(
+        batcher: Batcher[Question, Answer] = Batcher(
             engine.infer,
-            max_batch=limits.max_batch,
+            max_batch=engine.computing.max_batch,
             capacity=limits.queue_size,
             metrics=self._metrics,
         )

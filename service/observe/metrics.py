@@ -81,7 +81,7 @@ class Metrics:
         self.model_info = gauge(
             "fend_model_info",
             "1 for each model that serves.",
-            ["model", "version", "denoiser", "classifier"],
+            ["model", "version", "denoiser", "classifier", "engine"],
         )
         self.models_refused = counter(
             "fend_models_refused_total",

@@ -91,6 +91,9 @@ def test_the_documented_tensor_example_is_accepted(app_client, openapi):
 def test_models_are_listed_and_shown(app_client: httpx.Client) -> None:
     [listed] = app_client.get("/v1/models").json()["models"]
     assert (listed["name"], listed["available"], listed["default"]) == ("mnist", True, True)
+    assert set(listed["computing"]) == {"engine", "threads", "max_batch"}
+    engine = listed["computing"]["engine"]
+    assert f'engine="{engine}"' in app_client.get("/metrics").text
     shown = app_client.get("/v1/models/mnist").json()
     assert shown["version"].startswith("sha256:")
     assert shown["labels"] == list("0123456789")

@@ -95,6 +95,57 @@ def test_the_denoised_image_is_the_same_on_both_routes(app_client, digit_pngs):
     assert url == "data:image/png;base64," + base64.b64encode(png.content).decode()
 
 
+def test_the_comparison_is_made_as_the_setting_or_the_caller_says(
+    app_settings, serve_app, digit_pngs, tmp_path
+):
+    data, label = digit_pngs[3]
+    settings = app_settings.model_copy(update={"compare": "never", "state_dir": tmp_path})
+
+    def ask(client, query):
+        return client.post(f"/v1/classify{query}", content=data, headers=PNG_TYPE).json()
+
+    def outputs(client, *names):
+        pixels = {"name": "pixels", "datatype": "FP32", "shape": [1, 1, 28, 28], "data": [0] * 784}
+        wanted = [{"name": name} for name in names]
+        body = {"inputs": [pixels], "outputs": wanted}
+        found = client.post("/v2/models/mnist/infer", json=body).json()["outputs"]
+        return [each["name"] for each in found if each["data"]]
+
+    def compared(client):
+        lines = client.get("/metrics").text.splitlines()
+        counts = [line for line in lines if line.startswith("fend_suspicion_score_count")]
+        return sum(float(line.split()[-1]) for line in counts)
+
+    with serve_app(create_app(settings)) as client:
+        assert outputs(client, "probabilities") == ["probabilities"]
+        alone = ask(client, "")
+        assert not {"undefended", "suspicion"} & set(alone)
+        assert compared(client) == 0
+        both = ask(client, "?compare=true")
+        assert {"undefended", "suspicion"} <= set(both)
+        assert alone["label"] == both["label"] == label
+        assert alone["confidence"] == pytest.approx(both["confidence"], abs=1e-5)
+        assert outputs(client, "suspicion", "index") == ["suspicion", "index"]
+        assert len(outputs(client)) == 6
+        assert compared(client) == 3
+        batch = client.post("/v1/classify/batch", files=[("file", data)] * 2).json()
+        assert not any("suspicion" in outcome["result"] for outcome in batch["outcomes"])
+        asked = client.post("/v1/classify/batch?compare=1", files=[("file", data)] * 2).json()
+        assert all("suspicion" in outcome["result"] for outcome in asked["outcomes"])
+
+
+def test_a_sample_of_the_answers_is_compared(app_settings, serve_app, digit_pngs, tmp_path):
+    settings = app_settings.model_copy(update={"compare": "sampled", "state_dir": tmp_path})
+    files = [("file", digit_pngs[0][0])] * 64
+    with serve_app(create_app(settings)) as client:
+        outcomes = [
+            outcome["result"]
+            for _ in range(8)
+            for outcome in client.post("/v1/classify/batch?top_k=1", files=files).json()["outcomes"]
+        ]
+    assert 1 <= sum("suspicion" in result for result in outcomes) < len(outcomes) / 4
+
+
 def test_each_answer_equals_its_solo_answer_under_64_concurrent_requests(app_client, digit_pngs):
     def classify(data: bytes) -> list[float]:
         response = app_client.post("/v1/classify?top_k=10", content=data, headers=PNG_TYPE)
@@ -221,7 +272,8 @@ def test_a_caller_who_leaves_is_dropped_and_the_others_are_answered(
 def test_a_model_that_computes_nan_answers_with_a_problem_and_is_not_ready(
     app_settings, serve_app, digit_pngs
 ):
-    app = create_app(app_settings)
+    # On torch, which computes with the weights that are changed here.
+    app = create_app(app_settings.model_copy(update={"engine": "torch"}))
     with serve_app(app) as client:
         model = app.state.services.repository.get(None)
         with torch.no_grad():

@@ -33,6 +33,12 @@ Include = Annotated[
 ]
 
 
+COMPARE = (
+    "Also answer without the denoiser, for `undefended` and `suspicion`, which takes another pass "
+    "of the classifier. Not given: as the service is set, usually true."
+)
+
+
 class ClassifyQuery(BaseModel):
     """The query of /v1/classify. Validated as a whole: FastAPI takes each parameter by itself,
     which costs a tenth of an answer."""
@@ -40,6 +46,7 @@ class ClassifyQuery(BaseModel):
     model: ModelName = None
     top_k: TopK = None
     include: Include = None
+    compare: bool | None = Field(default=None, description=COMPARE)
     certify: bool = Field(
         default=False,
         description="Also say up to which L2 distance the answer provably holds. Takes a thousand "
@@ -75,9 +82,9 @@ async def classify(request: Request) -> Response:
     wanted = labels_wanted(request, model, query.top_k)
     certified = None
     if query.certify:
-        answered, certified = await _certified(request, answering, model)
+        answered, certified = await _certified(request, answering, model, query.compare)
     else:
-        answered = await answering.answer(request, model)
+        answered = await answering.answer(request, model, query.compare)
     answer = await classified(answering, answered, wanted, query.include or [], certified)
     return json_response(answer, [answered])
 
@@ -108,13 +115,13 @@ def json_response(answer: BaseModel, answered: Sequence[Answered]) -> Response:
 
 
 async def _certified(
-    request: Request, answering: Answering, model: str | None
+    request: Request, answering: Answering, model: str | None, compare: bool | None
 ) -> tuple[Answered, Certified]:
     """The answer and its certificate; refused before anything is computed where it cannot be."""
     certifier = services(request).certifier
     sigma_of(services(request).repository.get(model).manifest)
     with certifier.admission():
-        answered = await answering.answer(request, model)
+        answered = await answering.answer(request, model, compare)
         work = certifier.certify(
             answered.model.bundle, answered.picture.pixels, answered.deadline_s
         )

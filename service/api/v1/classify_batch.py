@@ -1,6 +1,8 @@
 """POST /v1/classify/batch: many images in one request, one outcome for each."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from fend.client.answers import Classification
@@ -10,6 +12,7 @@ from service.api.problems import Problem, part_problem, problem_docs
 from service.api.request_docs import pictures_body
 from service.api.services import services
 from service.api.v1.classify import (
+    COMPARE,
     Include,
     ModelName,
     TopK,
@@ -41,7 +44,11 @@ class Outcomes(BaseModel):
     openapi_extra=pictures_body(),
 )
 async def classify_batch(
-    request: Request, model: ModelName = None, top_k: TopK = None, include: Include = None
+    request: Request,
+    model: ModelName = None,
+    top_k: TopK = None,
+    include: Include = None,
+    compare: Annotated[bool | None, Query(description=COMPARE)] = None,
 ) -> Response:
     """Clean and classify many images. Each gets the answer, or the problem, it would get alone."""
     answering = services(request).answering
@@ -53,6 +60,6 @@ async def classify_batch(
         result = await classified(answering, answered, wanted, include or [])
         return Outcome(result=result)
 
-    answers = await answering.answer_all(request, model)
+    answers = await answering.answer_all(request, model, compare)
     outcomes = Outcomes(outcomes=[await outcome(answered) for answered in answers])
     return json_response(outcomes, [each for each in answers if isinstance(each, Answered)])

@@ -1,5 +1,6 @@
 """GET /v1/models: which models there are, and all about one."""
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -71,5 +72,6 @@ def _summary(name: str, model: ServingModel | RefusedModel, default: str) -> dic
         "input": content.input,
         "denoiser": content.denoiser.architecture,
         "classifier": content.classifier.architecture,
+        "computing": asdict(model.engine.computing),
         "sigma": None if content.smoothing is None else content.smoothing.sigma,
     }

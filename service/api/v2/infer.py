@@ -16,7 +16,7 @@ from service.api.services import services
 from service.api.uploads import PictureReader, while_connected
 from service.api.v2.binary import split
 from service.api.v2.metadata import model_of
-from service.api.v2.outputs import check_outputs, infer_response
+from service.api.v2.outputs import check_outputs, compares, infer_response
 from service.api.v2.pictures import IMAGE, pictures, raw_picture
 from service.api.v2.protocol import (
     HEADER_LENGTH,
@@ -97,7 +97,8 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
         if others := len(asked.readers) - 1:
             places.enter_context(model.batcher.admission(others, deadline_s))
         answers = await _all_or_none(
-            answering.take_through(model, reader, deadline_s) for reader in asked.readers
+            answering.take_through(model, reader, deadline_s, compares(asked.request.outputs))
+            for reader in asked.readers
         )
         return await answering.run_in_decoder(
             model, "encode", lambda: infer_response(asked.request, answers)

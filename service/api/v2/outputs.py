@@ -55,7 +55,7 @@ _KINDS: Mapping[str, _Kind] = MappingProxyType(
         "index": _Kind("INT64", _scalar, lambda a: [_index(a)]),
         "probabilities": _Kind("FP32", _classes, lambda a: a.answer.probabilities),
         "undefended_probabilities": _Kind(
-            "FP32", _classes, lambda a: a.answer.undefended_probabilities
+            "FP32", _classes, lambda a: a.answer.undefended_probabilities or []
         ),
         "suspicion": _Kind("FP32", _scalar, lambda a: [a.answer.suspicion]),
         "denoised": _Kind("FP32", _pixels, lambda a: a.answer.denoised.flatten().tolist()),
@@ -77,6 +77,12 @@ def outputs(content: Content) -> list[TensorMetadata]:
         TensorMetadata(name=name, datatype=kind.datatype, shape=[-1, *kind.shape(content)])
         for name, kind in _KINDS.items()
     ]
+
+
+def compares(wanted: Sequence[InferOutput]) -> bool | None:
+    """Whether the outputs need the answer without the denoiser; None: they do not."""
+    names = {output.name for output in wanted}
+    return True if not names or names & {"undefended_probabilities", "suspicion"} else None
 
 
 def check_outputs(wanted: Sequence[InferOutput], content: Content) -> None:

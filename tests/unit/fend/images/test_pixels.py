@@ -8,6 +8,8 @@ from PIL import Image
 from torchvision import transforms
 
 from fend.images import InputSpec, decode, encode_png
+from fend.images.formats.jpeg import read_jpeg
+from fend.images.pixels import load_upright
 
 
 def test_grey_is_bt601_luma():
@@ -44,6 +46,20 @@ def test_fine_patterns_are_averaged_not_sampled(file_format, side):
 
     assert pixels.mean().item() == pytest.approx(0.5, abs=0.02)
     assert pixels.std() < 0.05
+
+
+@pytest.mark.parametrize("resize", ["fit", "stretch", "crop"])
+def test_a_large_jpeg_is_decoded_at_a_reduced_scale_to_nearly_the_same_pixels(resize):
+    rng = np.random.default_rng(0)
+    picture = np.asarray(gradient("RGB", (1300, 1000))) + rng.normal(0, 8, (1000, 1300, 3))
+    jpeg = saved(Image.fromarray(picture.clip(0, 255).astype(np.uint8)), "JPEG")
+    spec = InputSpec(channels=3, height_px=56, width_px=56, resize=resize)
+
+    upright = load_upright(read_jpeg(jpeg, 2_000_000), spec)
+    whole = decode(saved(Image.open(io.BytesIO(jpeg))), spec)
+
+    assert upright.size == (325, 250)  # a quarter, and still four times what is wanted
+    assert (decode(jpeg, spec).pixels - whole.pixels).abs().max() <= 3 / 255
 
 
 @pytest.mark.parametrize(
