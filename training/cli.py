@@ -125,8 +125,7 @@ def train(
     file = None if labels is None else str(labels)
     taken = foreign_changes(recipe, classifier, classifier_weights, file, said)
     chosen = load_recipe(recipe, profile=profile, changes=[*taken, *(changes or [])], seed=seed)
-    if find_spec("tensorboard") is None:  # told now, and not after the first minutes of work
-        raise extra_missing("`fend train` needs tensorboard", "train")
+    check_tensorboard("train")
     if smoke:
         chosen = smoke_recipe(chosen)
     check_folder("--models-dir", models_dir)
@@ -141,6 +140,12 @@ def train(
         device=resolved(device),
         console=Console(),
     )
+
+
+def check_tensorboard(command: str) -> None:
+    """Raises Unavailable (`dependency_missing`) now, and not after the first minutes of work."""
+    if find_spec("tensorboard") is None:
+        raise extra_missing(f"`fend {command}` needs tensorboard", "train")
 
 
 def use_threads(threads: int) -> None:

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import mmap
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -50,6 +51,8 @@ class ImageSet:
             sign; None where nothing says.
         rows: int64 (N,): places in `images` of this set's, so that a part of a large set takes no
             memory; None where they are all of them.
+        mapping: of the file that holds `images`, whose pages are given back once they are read;
+            None where they are in memory.
 
     Raises:
         InvalidDatasetError: dtypes, shapes or labels are not as above.
@@ -61,6 +64,7 @@ class ImageSet:
     label_names: tuple[str, ...]
     groups: Tensor | None = None
     rows: Tensor | None = None
+    mapping: mmap.mmap | None = None
 
     def __post_init__(self) -> None:
         self._check()
@@ -73,7 +77,14 @@ class ImageSet:
         return self._levels(indices).to(torch.float32).div_(255)
 
     def _levels(self, indices: Tensor | slice) -> Tensor:
-        return self.images[indices if self.rows is None else self.rows[indices]]
+        levels = self.images[indices if self.rows is None else self.rows[indices]]
+        if self.mapping is None:
+            return levels
+        if isinstance(indices, slice) and self.rows is None:
+            levels = levels.clone()  # a view
+        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            self.mapping.madvise(mmap.MADV_DONTNEED)
+        return levels
 
     def sample(self, count: int | None, seed: int) -> Tensor:
         """Draw `count` indices without replacement: int64 (min(count, N),).
@@ -100,7 +111,7 @@ class ImageSet:
         if self.images.numel() <= _COPIED_BYTES:
             return ImageSet(self.name, self._levels(indices), labels, self.label_names, groups)
         rows = torch.arange(len(self.images)) if self.rows is None else self.rows
-        return ImageSet(self.name, self.images, labels, self.label_names, groups, rows[indices])
+        return replace(self, labels=labels, groups=groups, rows=rows[indices])
 
     def relabelled(self, label_names: tuple[str, ...]) -> "ImageSet":
         """The same images with labels numbered by another list of names, such as a model's.
@@ -128,8 +139,7 @@ class ImageSet:
                     f"{self.name}: {other} and {name} are both {label_names[places[name]]}"
                 )
         positions = torch.tensor([places.get(name, 0) for name in self.label_names])
-        labels = positions[self.labels]
-        return ImageSet(self.name, self.images, labels, label_names, self.groups, self.rows)
+        return replace(self, labels=positions[self.labels], label_names=label_names)
 
     def _check(self) -> None:
         images, labels = self.images, self.labels

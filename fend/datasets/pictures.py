@@ -10,6 +10,7 @@ than the memory.
 
 import hashlib
 import json
+import mmap
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ def decoded(
         return _in_memory(work, tell)
     path = cache / f"{work.digest()}.u8"
     if (kept := _kept(work, path)) is not None:
-        return work.image_set(*kept, tell)
+        return work.image_set(kept, path, tell)
     tell(f"decoding {pictures.count:,} pictures of {pictures.place}, once")
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -141,7 +142,7 @@ def decoded(
             f"{error.strerror or error}; make room, or name a data directory that has some",
             code="cache_unwritable",
         ) from error
-    return work.image_set(found, _mapped(path), tell)
+    return work.image_set(found, path, tell)
 
 
 class _Found(NamedTuple):
@@ -210,14 +211,21 @@ class _Work:
         named = "; ".join(found.bad[:NAMED])
         return f"{len(found.bad)} of {self.pictures.count} pictures cannot be used: {named}{more}"
 
-    def image_set(self, found: _Found, pixels: Tensor, tell: Tell) -> ImageSet:
+    def image_set(self, found: _Found, kept: Tensor | Path, tell: Tell) -> ImageSet:
+        """Of the pixels, or of the file that holds them."""
         if found.bad:
             tell(f"passed over: {self.told(found)}")
-        images = pixels.view(len(found.labels), *self.image_shape)
+        mapping = None
+        if isinstance(kept, Path):
+            with kept.open("rb") as file:
+                mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            kept = torch.frombuffer(mapping, dtype=torch.uint8)
+        images = kept.view(len(found.labels), *self.image_shape)
         if self.one_size and bool((images == images[:, :1]).all()):
             images = images[:, :1].clone()
         labels = torch.tensor(found.labels)
-        return ImageSet(self.pictures.name, images, labels, self.pictures.label_names)
+        names = self.pictures.label_names
+        return ImageSet(self.pictures.name, images, labels, names, mapping=mapping)
 
 
 def _in_memory(work: _Work, tell: Tell) -> ImageSet:
@@ -240,7 +248,7 @@ class _Into:
         self.written += data.nbytes
 
 
-def _kept(work: _Work, path: Path) -> tuple[_Found, Tensor] | None:
+def _kept(work: _Work, path: Path) -> _Found | None:
     """What an earlier call decoded."""
     try:
         found = _Found(**json.loads(path.with_suffix(".json").read_bytes()))
@@ -248,11 +256,7 @@ def _kept(work: _Work, path: Path) -> tuple[_Found, Tensor] | None:
     except (OSError, ValueError, TypeError):
         return None
     whole = size == len(found.labels) * torch.Size(work.image_shape).numel()
-    return (found, _mapped(path)) if whole and found.labels else None
-
-
-def _mapped(path: Path) -> Tensor:
-    return torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+    return found if whole and found.labels else None
 
 
 def _own_size(pictures: Pictures, limits: DecodeLimits) -> InputSpec:

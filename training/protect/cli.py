@@ -24,6 +24,7 @@ from training.cli import (
     Threads,
     ToModels,
     Weights,
+    check_tensorboard,
     resolved,
     use_threads,
 )
@@ -93,6 +94,8 @@ def protect(
         )
     for flag, folder in (("--models-dir", models_dir), ("--runs-dir", runs_dir)):
         check_folder(flag, folder)
+    if not identity:
+        check_tensorboard("protect")
     use_threads(threads)
     from training.classifiers import classifier_of, said_by_user
     from training.classifiers.sources import is_bundle
