@@ -46,9 +46,10 @@ def compiled(served: Served, image: Tensor) -> Spread:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TorchScript is deprecated; constants that are meant
-            model = openvino.convert_model(
-                Tensors(served).eval(), example_input=(images,), input=[(-1, *image.shape)]
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+                Tensors(served).eval(), images, check_trace=False
             )
+            model = openvino.convert_model(traced, input=[(-1, *image.shape)])
     except Exception as error:  # its kinds have nothing in common; the next engine takes the model
         raise GraphDisagrees(f"it cannot be converted: {_line(error)}") from error
 
