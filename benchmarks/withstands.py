@@ -10,10 +10,12 @@ from typing import Any
 
 from benchmarks.common import cell, markdown, parser_of
 from fend.attacks import APGD, PGD, Gradient, Objective
-from fend.audit import AuditJob, AuditSpec, Report, audit_report
-from fend.bundles import annotate, read_manifest
+from fend.audit import AuditJob, AuditSpec, Report, audit_report, executor_for
+from fend.bundles import annotate, load_bundle, read_manifest
+from fend.datasets import load
 from fend.threat import Knowledge, ThreatModel, as_number
 from training.card import model_card
+from training.evaluate import accuracy
 
 ATTACKS = (
     PGD(steps=50, random_start=False),
@@ -30,6 +32,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="mnist:test")
     parser.add_argument("--samples", type=int, default=400)
     parser.add_argument("--epsilons", nargs="+", default=["0.2"])
+    parser.add_argument("--workers", type=int, default=1, help="Processes.")
     options = parser.parse_args()
     name = read_manifest(options.bundle).name
     reports = {}
@@ -46,9 +49,13 @@ def main() -> None:
             examples=0,
             shard_size=50,
         )
-        reports[epsilon] = audit_report(AuditJob(spec, options.bundle, options.data_dir))
+        job = AuditJob(spec, options.bundle, options.data_dir)
+        reports[epsilon] = audit_report(job, executor_for(options.workers))
         print(f"{epsilon}: {reports[epsilon].verdict}", flush=True)
-    tell_the_card(options.bundle, reports)
+    images = load(options.dataset, options.data_dir)
+    share = accuracy(load_bundle(options.bundle).defence, images)
+    print(f"clean, all {len(images):,} images: {100 * share:.2f} %")
+    tell_the_card(options.bundle, reports, {f"clean, all {len(images):,} images": share})
     print(table(reports))
 
 
@@ -67,7 +74,7 @@ def table(reports: dict[str, Report]) -> str:
     return markdown([*rows, ["**worst case per image**", *worst]])
 
 
-def tell_the_card(bundle_dir: Path, reports: dict[str, Report]) -> None:
+def tell_the_card(bundle_dir: Path, reports: dict[str, Report], all_of: dict[str, float]) -> None:
     """Say it in the bundle's manifest and card."""
     first = next(iter(reports.values()))
     about: dict[str, Any] = dict(read_manifest(bundle_dir).about)
@@ -77,6 +84,7 @@ def tell_the_card(bundle_dir: Path, reports: dict[str, Report]) -> None:
         "epsilon": " and ".join(reports),
         "verdict": " ".join(report.verdict for report in reports.values()),
         "accuracy": {
+            **all_of,
             "clean": first.clean.defended.accuracy,
             "clean, no denoiser": first.clean.undefended.accuracy,
             **{
