@@ -54,7 +54,7 @@ def test_a_surrogate_is_another_model_for_the_same_images(defence, tmp_path) -> 
     assert [path.name for path in out.parent.iterdir()] == ["surrogate"]  # nothing left over
 
 
-@pytest.mark.parametrize("name", ["mnist", "mnist-paper"])
+@pytest.mark.parametrize("name", ["mnist", "mnist-paper", "signs"])
 def test_the_shipped_bundles_say_enough_for_a_surrogate_on_a_small_budget(name) -> None:
     manifest = read_manifest(SHIPPED / name)
     recipe = surrogate_recipe(manifest, 5)
