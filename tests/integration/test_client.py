@@ -69,7 +69,20 @@ def test_both_clients_give_what_the_service_and_the_bundle_say(
         ("mnist", True, list("0123456789"))
     ]
     here = LocalModel(tiny_bundle_dir / "mnist").classify(picture, top_k=10)
-    assert here.model_copy(update={"denoised": answer.denoised}) == answer
+    assert answer.model_dump(exclude={"denoised"}) == _about(here)
+
+
+def _about(answer: Classification) -> object:
+    """All of it but the picture, to five digits: the service may compute with another engine."""
+
+    def about(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: about(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [about(inner) for inner in value]
+        return pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
+
+    return about(answer.model_dump(exclude={"denoised"}))
 
 
 def test_an_image_is_whatever_holds_one(url, digit_pngs, tmp_path):

@@ -172,7 +172,9 @@ def test_a_run_of_another_recipe_is_not_resumed(run, few_digits, tmp_path) -> No
 def test_networks_that_do_not_fit_are_named_before_anything_is_trained(
     run, few_digits, tmp_path, recipe, change, said
 ):
-    tiny = _tiny(recipe, few_digits, change)
+    asked = load_recipe(recipe, changes=[change])
+    images = {"train": few_digits, "test": few_digits, "limit": 60, "held_out": 20}
+    asked = asked.model_copy(update={"data": asked.data.model_copy(update=images)})
     with pytest.raises(RecipeError, match=said):
-        run(tiny, tmp_path)
+        run(asked, tmp_path)
     assert not (tmp_path / "runs").exists()
