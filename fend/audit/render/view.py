@@ -157,7 +157,7 @@ def view_of(report: Report) -> View:
 
 def plain_text(report: Report) -> str:
     """Such as "Of 100 pictures about 94 are still labelled right after ..."."""
-    share, threat = report.headline.accuracy, report.threat
+    share, clean, threat = report.headline.accuracy, report.clean.defended, report.threat
     change = (
         f"changed each pixel by at most {threat.epsilon:.0%} of the way from black to white"
         if threat.norm == "linf"
@@ -169,8 +169,8 @@ def plain_text(report: Report) -> str:
         else "somebody with the means that were tried"
     )
     return (
-        f"Of 100 such pictures about {100 * share.accuracy:.0f} are still labelled right after "
-        f"{who} {change}; without an attack about {100 * report.clean.defended.accuracy:.0f} are."
+        f"Of 100 such pictures about {100 * share.correct // share.n} are still labelled right "
+        f"after {who} {change}; without an attack about {100 * clean.correct // clean.n} are."
     )
 
 
