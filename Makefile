@@ -2,9 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# `make serve TORCH=cpu`, in a fresh .venv: torch without CUDA, a fraction of the size.
+# `make serve TORCH=cpu`, in a fresh .venv: torch without CUDA, a fraction of the size. Its builds are in an
+# index of PyTorch's own, whose address the caller gives, as for the image.
 ifeq ($(TORCH),cpu)
-TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
+ifeq ($(FEND_TORCH_INDEX),)
+$(error TORCH=cpu needs the address of PyTorch's CPU builds in FEND_TORCH_INDEX: pytorch.org/get-started shows it for pip and CPU, after --index-url)
+endif
+TORCH_INDEX := --extra-index-url $(FEND_TORCH_INDEX)
 else ifneq ($(TORCH),)
 $(error TORCH may be cpu, or left out for torch as the package index has it)
 endif

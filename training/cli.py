@@ -14,6 +14,10 @@ from fend.files import check_folder
 if TYPE_CHECKING:
     import torch
 
+SOURCE_HELP = (
+    "torchvision:NAME, timm:NAME, hf:NAME or hf:FOLDER, FILE.onnx, FILE.pt2, "
+    "package.module:function that makes a torch.nn.Module, or the folder of a bundle."
+)
 Weights = Annotated[
     str | None,
     typer.Option(
@@ -76,9 +80,7 @@ def train(
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="Protect this classifier as it is: torchvision:NAME, timm:NAME, hf:NAME or "
-            "hf:FOLDER, FILE.onnx, FILE.pt2, package.module:function that makes a torch.nn.Module, "
-            "or the folder of a bundle.",
+            help=f"Protect this classifier as it is: {SOURCE_HELP}",
         ),
     ] = None,
     classifier_weights: Weights = None,

@@ -226,12 +226,16 @@ def test_mypy_finds_the_client_of_the_editable_install(tmp_path: Path) -> None:
 def test_make_installs_torch_for_the_cpu_when_told(tmp_path: Path) -> None:
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
-    index = "--extra-index-url https://download.pytorch.org/whl/cpu"
+    given = ("TORCH=cpu", "FEND_TORCH_INDEX=https://builds.example/cpu")
+    index = "--extra-index-url https://builds.example/cpu"
     for target, extra in (("serve", "serve"), ("test", "dev")):
-        plain, cpu = (run("make", "-n", target, *t, cwd=tmp_path) for t in ((), ("TORCH=cpu",)))
+        plain, cpu = (run("make", "-n", target, *t, cwd=tmp_path) for t in ((), given))
         assert f"-e '.[{extra}]'" in plain.stdout
         assert index not in plain.stdout
         assert re.search(rf"pip install .*{index} .*-e '\.\[{extra}\]'", cpu.stdout)
+    lacking = run("make", "-n", "serve", "TORCH=cpu", cwd=tmp_path)
+    assert lacking.returncode == 2
+    assert "FEND_TORCH_INDEX: pytorch.org/get-started" in lacking.stderr
     other = run("make", "-n", "serve", "TORCH=gpu", cwd=tmp_path)
     assert other.returncode == 2
     assert "TORCH may be cpu" in other.stderr

@@ -10,6 +10,7 @@ from fend.cli.folders import DATA_DIR, DataDir
 from fend.errors import Invalid
 from fend.files import check_folder
 from training.cli import (
+    SOURCE_HELP,
     Bgr,
     Changes,
     Device,
@@ -27,11 +28,6 @@ from training.cli import (
     check_tensorboard,
     resolved,
     use_threads,
-)
-
-SOURCE_HELP = (
-    "torchvision:NAME, timm:NAME, hf:NAME or hf:FOLDER, FILE.onnx, FILE.pt2, "
-    "package.module:function that makes a torch.nn.Module, or the folder of a bundle."
 )
 
 

@@ -81,8 +81,10 @@ def test_openvino_reports_nothing_to_its_makers(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(OPENVINO, reason="OpenVINO is installed")
-def test_an_engine_that_is_not_installed_is_told(app_settings: Settings) -> None:
+def test_an_engine_that_is_not_installed_is_told(
+    app_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", [])  # as where it is not installed
     settings = app_settings.model_copy(update={"engine": "openvino"})
     with pytest.raises(Invalid, match=r"fend\[openvino\]"):
         ModelLoader(settings, Metrics()).open()
